@@ -1,0 +1,3 @@
+//! The decision core.
+
+pub mod policy;
