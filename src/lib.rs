@@ -4,6 +4,8 @@
 
 pub mod callback;
 pub mod expression;
+pub mod store;
+
 pub mod provider;
 pub mod transaction;
 

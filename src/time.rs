@@ -12,6 +12,9 @@ impl Timestamp {
     /// The Unix epoch: before anything the gate can see.
     pub const EPOCH: Self = Self(0);
 
+    /// After anything the gate can see.
+    pub const NEVER: Self = Self(u64::MAX);
+
     /// The moment that lies `millis` milliseconds after the Unix epoch.
     #[must_use]
     pub const fn from_millis(millis: u64) -> Self {
@@ -89,14 +92,17 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that moves with tokio's, so that a test which pauses time pauses both.
+/// Wall time at the start, and from then on as much more as the monotonic clock counts.
+///
+/// Whoever sets the machine's clock moves no window, no lease and no retention of a store that lives and dies with the
+/// process. It stands on tokio's clock, so that a test which pauses time pauses both.
 #[derive(Clone, Copy, Debug)]
-pub struct TokioClock {
+pub struct SteadyClock {
     epoch: tokio::time::Instant,
     start: Timestamp,
 }
 
-impl TokioClock {
+impl SteadyClock {
     /// A clock that shows `start` now.
     #[must_use]
     pub fn starting_at(start: Timestamp) -> Self {
@@ -104,7 +110,7 @@ impl TokioClock {
     }
 }
 
-impl Clock for TokioClock {
+impl Clock for SteadyClock {
     fn now(&self) -> Timestamp {
         self.start.after(self.epoch.elapsed())
     }

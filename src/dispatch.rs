@@ -1,0 +1,582 @@
+//! From the store to the app: leases that are granted become tries, tries become outcomes, outcomes wake who waits.
+//!
+//! Nobody waits in a task for a lease: a commit says which leases it granted, and whoever committed sets their owners
+//! going. A delivery that waits costs its record and no more.
+
+use std::{
+    fmt::Display,
+    future::Future,
+    hash::{BuildHasher, RandomState},
+    pin::pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use dashmap::DashMap;
+use http::{HeaderMap, Request, Response, StatusCode, header};
+use http_body_util::BodyExt;
+use hyper::body::Body;
+use tokio::sync::{Notify, oneshot, watch};
+
+use crate::{
+    callback::{Answer, Channel},
+    store::{CommitError, Due, Store, StoreError, Want},
+    telemetry::Metrics,
+    time::{Clock, SteadyClock, Timestamp},
+    transaction::{
+        lock::LeaseId,
+        policy::Policy,
+        state::{Delivery, Phase},
+        transition::{self, Effect, Ending, Input, LockChange, Refused, Transition, View},
+    },
+};
+
+/// The app, as far as a callback needs it.
+pub trait App: Send + Sync + 'static {
+    /// A connection that stands.
+    type Connection: Send;
+    /// The body of an answer, as it comes.
+    type Body: Body<Data = Bytes, Error: Display> + Send + Unpin + 'static;
+
+    /// Opens a connection, or takes one that is surely alive. Nothing has been sent when this fails; says why.
+    fn connect(&self) -> impl Future<Output = Result<Self::Connection, String>> + Send;
+
+    /// Sends one request and returns the head of its answer.
+    fn send(
+        &self,
+        connection: Self::Connection,
+        request: Request<Bytes>,
+    ) -> impl Future<Output = Result<Response<Self::Body>, SendError>> + Send;
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// Provably nothing was written.
+    #[error("{0}")]
+    NotSent(String),
+    /// The app may have read some or all of it.
+    #[error("{0}")]
+    Unknown(String),
+}
+
+/// What those who wait on a delivery hear.
+#[derive(Clone, Debug)]
+pub struct Heard {
+    /// How the try ended.
+    pub ending: Ending,
+    /// The header fields of the app's answer: for the caller who came first, and for nobody else.
+    pub headers: HeaderMap,
+}
+
+/// Bounds and limits of the dispatch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Callers that may wait on one delivery.
+    pub max_waiters_per_transaction: usize,
+    /// Callers that may wait in all.
+    pub max_waiters: usize,
+    /// Bytes of an answer's body that are passed on to waiting callers; a larger answer is passed on without its body.
+    pub max_answer: usize,
+    /// Bytes of an answer's body that are remembered.
+    pub max_remembered_answer: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            max_waiters_per_transaction: 10_000,
+            max_waiters: 50_000,
+            max_answer: 1 << 20,
+            max_remembered_answer: 16 << 10,
+        }
+    }
+}
+
+/// The dispatch, with the gates at which callers of this process wait.
+pub struct Dispatch<S, A> {
+    /// The truth.
+    pub store: S,
+    /// The app.
+    pub app: A,
+    /// The present moment.
+    pub clock: SteadyClock,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    options: Options,
+    ids: AtomicU64,
+    permits: DashMap<LeaseId, oneshot::Sender<()>>,
+    waiters: DashMap<LeaseId, watch::Sender<Option<Arc<Heard>>>>,
+    waiting: AtomicUsize,
+    /// Held deliveries of this process by name, so that a return ends their hold.
+    held: DashMap<crate::callback::Key, Vec<LeaseId>>,
+    answers: Interner,
+    timer: Notify,
+    armed: AtomicU64,
+}
+
+/// How often a decision is taken anew because somebody else was faster, before that is called a fault of ours.
+const MOST_CONFLICTS: usize = 1000;
+/// The timer looks at least so often.
+const TICK: Duration = Duration::from_secs(1);
+/// How much is forgotten in one step, and how much is found due.
+const STEP: usize = 512;
+
+impl<S: Store, A: App> Dispatch<S, A> {
+    /// A dispatch over an engine and an app. [`Self::run_timers`] has to run beside it.
+    pub fn new(store: S, app: A, clock: SteadyClock, metrics: Arc<Metrics>, options: Options) -> Arc<Self> {
+        Arc::new(Self {
+            store,
+            app,
+            clock,
+            metrics,
+            options,
+            // Names of leases are never used twice, not even by the next process on this machine.
+            ids: AtomicU64::new(clock.now().as_millis() << 20),
+            permits: DashMap::new(),
+            waiters: DashMap::new(),
+            waiting: AtomicUsize::new(0),
+            held: DashMap::new(),
+            answers: Interner::default(),
+            timer: Notify::new(),
+            armed: AtomicU64::new(0),
+        })
+    }
+
+    /// A name that nothing else has.
+    pub fn next_id(&self) -> LeaseId {
+        LeaseId(self.ids.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Commits a transition and does what follows: sets granted leases going, wakes who waits.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Store::commit`]; nothing has changed then.
+    pub async fn commit(self: &Arc<Self>, mut transition: Transition) -> Result<(), CommitError> {
+        let effects = std::mem::take(&mut transition.effects);
+        let due = earliest(&transition);
+        let started = tokio::time::Instant::now();
+        let granted = self.store.commit(transition, self.clock.now()).await?;
+        self.metrics.store_commit(started.elapsed());
+        self.arm(due);
+        for effect in effects {
+            match effect {
+                Effect::Tell(id, ending) => self.tell(id, ending, HeaderMap::new()),
+                Effect::Alarm(id, why) => tracing::error!(delivery = id.0, why, "a delivery needs a person"),
+            }
+        }
+        for lease in granted {
+            self.granted(lease);
+        }
+        Ok(())
+    }
+
+    fn granted(self: &Arc<Self>, lease: LeaseId) {
+        match self.permits.remove(&lease) {
+            Some((_, permit)) => {
+                if permit.send(()).is_err() {
+                    self.give_back(lease);
+                }
+            }
+            None => {
+                let dispatch = Arc::clone(self);
+                tokio::spawn(async move { dispatch.attempt(lease).await });
+            }
+        }
+    }
+
+    /// Gives a lease back from where nothing can be awaited.
+    pub fn give_back(self: &Arc<Self>, lease: LeaseId) {
+        let dispatch = Arc::clone(self);
+        tokio::spawn(async move {
+            let release = Transition { locks: vec![LockChange::Release(lease)], ..Transition::default() };
+            if let Err(error) = dispatch.commit(release).await {
+                tracing::error!(lease = lease.0, %error, "a lease could not be given back");
+            }
+        });
+    }
+
+    /// Who must be told that this lease is granted, instead of a delivery being tried. To be called before it is
+    /// queued for.
+    pub fn await_grant(&self, lease: LeaseId) -> oneshot::Receiver<()> {
+        let (sender, receiver) = oneshot::channel();
+        self.permits.insert(lease, sender);
+        receiver
+    }
+
+    /// Nobody waits for this lease any more. Whether it had not been granted yet.
+    pub fn forget_grant(&self, lease: LeaseId) -> bool {
+        self.permits.remove(&lease).is_some()
+    }
+
+    /// A place among those who wait on a delivery; `None` where a bound is reached.
+    pub fn wait_on(self: &Arc<Self>, id: LeaseId) -> Option<Waiter<S, A>> {
+        if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.options.max_waiters {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        let entry = self.waiters.entry(id).or_insert_with(|| watch::Sender::new(None));
+        let full = entry.receiver_count() >= self.options.max_waiters_per_transaction;
+        let receiver = entry.subscribe();
+        drop(entry);
+        let waiter = Waiter { dispatch: Arc::clone(self), id, receiver: Some(receiver) };
+        (!full).then_some(waiter)
+    }
+
+    /// How many callers wait.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    fn tell(&self, id: LeaseId, ending: Ending, headers: HeaderMap) {
+        if let Some((_, sender)) = self.waiters.remove(&id) {
+            sender.send_replace(Some(Arc::new(Heard { ending, headers })));
+        }
+    }
+
+    /// Decides about one delivery until the decision stands.
+    ///
+    /// # Errors
+    ///
+    /// [`StepError`] when it is refused, or can't be committed.
+    pub async fn step(self: &Arc<Self>, id: LeaseId, input: &Input) -> Result<Delivery, StepError> {
+        self.step_with(id, input, None).await
+    }
+
+    async fn step_with(
+        self: &Arc<Self>,
+        id: LeaseId,
+        input: &Input,
+        mut headers: Option<HeaderMap>,
+    ) -> Result<Delivery, StepError> {
+        for _ in 0..MOST_CONFLICTS {
+            let now = self.clock.now();
+            let view = self.store.load(Want::Delivery(id), now).await?;
+            let mut transition = transition::apply(&view, id, input.clone(), now)?;
+            let after = after(&view, &transition, id)?;
+            let told = transition.effects.iter().position(|effect| matches!(effect, Effect::Tell(told, _) if *told == id));
+            // The owner of the outcome tells it, for only it has the whole answer.
+            let told = told.filter(|_| headers.is_some()).map(|at| transition.effects.remove(at));
+            match self.commit(transition).await {
+                Ok(()) => {
+                    if let (Some(Effect::Tell(_, ending)), Some(headers)) = (told, headers.take()) {
+                        self.tell(id, ending, headers);
+                    }
+                    return Ok(after);
+                }
+                Err(CommitError::Conflict) => tokio::task::yield_now().await,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(CommitError::Conflict.into())
+    }
+
+    /// One try of a delivery whose lease has been granted.
+    async fn attempt(self: Arc<Self>, id: LeaseId) {
+        let mut guard = Unfinished { dispatch: Some(Arc::clone(&self)), id, attempt: None };
+        let now = self.clock.now();
+        let delivery = match self.store.load(Want::Delivery(id), now).await {
+            Ok(view) => view.delivery(id).filter(|delivery| delivery.phase == Phase::Queued).cloned(),
+            Err(error) => return guard.fail(SendError::NotSent(error.to_string())).await,
+        };
+        let Some(delivery) = delivery else {
+            guard.disarm();
+            return self.give_back(id);
+        };
+        let letter = &delivery.letter;
+        self.unhold(&delivery);
+        let waited = now.since(letter.arrived);
+        self.metrics.hold(waited.min(letter.policy.hold));
+        self.metrics.lock_wait(Channel::Webhook, waited.saturating_sub(letter.policy.hold));
+        let connection = match self.app.connect().await {
+            Ok(connection) => connection,
+            Err(why) => return guard.fail(SendError::NotSent(why)).await,
+        };
+        let sent = match self.step(id, &Input::Sending).await {
+            Ok(delivery) => delivery,
+            Err(error) => {
+                tracing::warn!(delivery = id.0, %error, "not sent");
+                return match error {
+                    StepError::Commit(CommitError::Store(_)) => guard.fail(SendError::NotSent(error.to_string())).await,
+                    _ => guard.disarm(),
+                };
+            }
+        };
+        guard.attempt = Some(sent.attempts);
+        let started = tokio::time::Instant::now();
+        let policy = &letter.policy;
+        let answer = tokio::time::timeout(policy.timeout, self.exchange(connection, &delivery)).await;
+        let answer = answer.unwrap_or_else(|_| Err(SendError::Unknown("no answer in time".to_owned())));
+        let (ending, headers) = match answer {
+            Ok((answer, headers)) => (self.classify(answer, policy), headers),
+            Err(SendError::NotSent(why)) => (Ending::NotSent(why), HeaderMap::new()),
+            Err(SendError::Unknown(why)) => (Ending::Unknown(why, None), HeaderMap::new()),
+        };
+        self.metrics.delivery(letter.provider, ending.as_str(), started.elapsed());
+        guard.disarm();
+        self.end(id, sent.attempts, ending, headers).await;
+    }
+
+    async fn exchange(&self, connection: A::Connection, delivery: &Delivery) -> Result<(Answer, HeaderMap), SendError> {
+        let request = &delivery.letter.request;
+        let mut outgoing = Request::new(request.body.clone());
+        *outgoing.method_mut() = request.method.clone();
+        *outgoing.uri_mut() = request.uri.clone();
+        *outgoing.headers_mut() = request.headers.clone();
+        let response = self.app.send(connection, outgoing).await?;
+        let (head, body) = response.into_parts();
+        let body = read(body, self.options.max_answer).await.map_err(SendError::Unknown)?;
+        let content_type = head.headers.get(header::CONTENT_TYPE).map(|value| value.as_bytes().into());
+        Ok((Answer { status: head.status, content_type, body }, head.headers))
+    }
+
+    fn classify(&self, answer: Answer, policy: &Policy) -> Ending {
+        let answer = self.answers.intern(answer);
+        if matches!(answer.status, StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT) {
+            return Ending::Unknown("a middle box answered for the app".to_owned(), Some(answer));
+        }
+        if policy.is_success(&answer) { Ending::Accepted(answer) } else { Ending::Rejected(answer) }
+    }
+
+    async fn end(self: &Arc<Self>, id: LeaseId, attempt: u32, ending: Ending, headers: HeaderMap) {
+        let input = Input::Ended { attempt, ending: ending.clone() };
+        if let Err(error) = self.step_with(id, &input, Some(headers.clone())).await {
+            tracing::error!(delivery = id.0, %error, outcome = ending.as_str(), "an outcome could not be recorded");
+            // The callers shall not wait for what can't be recorded.
+            self.tell(id, ending, headers);
+        }
+    }
+
+    /// A held delivery can be found by its names.
+    pub fn note_held(&self, id: LeaseId, claimed: &crate::transaction::lock::Claimed) {
+        for name in &claimed.names {
+            self.held.entry(name.key).or_default().push(id);
+        }
+    }
+
+    fn unhold(&self, delivery: &Delivery) {
+        if delivery.letter.policy.hold.is_zero() || self.held.is_empty() {
+            return;
+        }
+        for name in &delivery.letter.claimed.names {
+            if let Some(mut ids) = self.held.get_mut(&name.key) {
+                ids.retain(|id| *id != delivery.id);
+            }
+            self.held.remove_if(&name.key, |_, ids| ids.is_empty());
+        }
+    }
+
+    /// The payer's return has been through under these names: what is held for it need not wait longer.
+    pub async fn end_holds(self: &Arc<Self>, names: impl Iterator<Item = crate::callback::Key>) {
+        for name in names {
+            let Some((_, ids)) = self.held.remove(&name) else { continue };
+            for id in ids {
+                match self.step(id, &Input::HoldOver).await {
+                    Ok(_) | Err(StepError::Refused(_)) => {}
+                    Err(error) => tracing::warn!(delivery = id.0, %error, "a hold could not be ended early"),
+                }
+            }
+        }
+    }
+
+    fn arm(&self, due: Timestamp) {
+        if due.as_millis() < self.armed.load(Ordering::Acquire) {
+            self.timer.notify_one();
+        }
+    }
+
+    /// Does what is due, when it is due, and forgets what has expired; until the future is dropped.
+    pub async fn run_timers(self: Arc<Self>) {
+        loop {
+            let now = self.clock.now();
+            let mut again = false;
+            match self.store.due(now, STEP).await {
+                Ok(due) => {
+                    again |= due.len() == STEP;
+                    for due in due {
+                        self.do_due(due).await;
+                    }
+                }
+                Err(error) => tracing::error!(%error, "cannot see what is due"),
+            }
+            match self.store.forget(now, STEP).await {
+                Ok(more) => again |= more,
+                Err(error) => tracing::error!(%error, "cannot forget what has expired"),
+            }
+            if again {
+                tokio::task::yield_now().await;
+                continue;
+            }
+            let wake = self.store.counts().next_due.unwrap_or(Timestamp::NEVER).min(now.after(TICK));
+            self.armed.store(wake.as_millis(), Ordering::Release);
+            // Armed before the last look, so that nothing slips in between unseen.
+            let wake = self.store.counts().next_due.unwrap_or(Timestamp::NEVER).min(wake);
+            let mut notified = pin!(self.timer.notified());
+            let _ = tokio::time::timeout(wake.since(self.clock.now()), &mut notified).await;
+            self.armed.store(0, Ordering::Release);
+        }
+    }
+
+    async fn do_due(self: &Arc<Self>, due: Due) {
+        let done = match due {
+            Due::Delivery(id) => self.step(id, &Input::Due).await.map(drop),
+            Due::Lease(lease) => {
+                let release = Transition { locks: vec![LockChange::Release(lease)], ..Transition::default() };
+                self.commit(release).await.map_err(StepError::from)
+            }
+        };
+        match done {
+            // Somebody was here before: an early end of the hold, an outcome.
+            Ok(()) | Err(StepError::Refused(_)) => {}
+            Err(error) => tracing::error!(?due, %error, "what was due could not be done"),
+        }
+    }
+}
+
+/// The earliest time at which this transition makes something due.
+fn earliest(transition: &Transition) -> Timestamp {
+    let deliveries = transition.deliveries.iter().filter_map(|change| match change {
+        transition::Change::Put(delivery) => delivery.due(),
+        transition::Change::Remove(..) => None,
+    });
+    let leases = transition.locks.iter().filter_map(|change| match change {
+        LockChange::Linger(_, until) | LockChange::Keep(_, until) => Some(*until),
+        _ => None,
+    });
+    deliveries.chain(leases).min().unwrap_or(Timestamp::NEVER)
+}
+
+/// The delivery as the transition leaves it; as it was, where it is removed.
+fn after(view: &View, transition: &Transition, id: LeaseId) -> Result<Delivery, Refused> {
+    let put = transition.deliveries.iter().find_map(|change| match change {
+        transition::Change::Put(delivery) if delivery.id == id => Some(delivery),
+        _ => None,
+    });
+    put.or_else(|| view.delivery(id)).cloned().ok_or(Refused::Gone)
+}
+
+/// Reads a body whole; `None` where it is larger than `limit`, which is then left unread.
+async fn read<B: Body<Data = Bytes, Error: Display> + Unpin>(
+    mut body: B,
+    limit: usize,
+) -> Result<Option<Box<[u8]>>, String> {
+    let mut whole = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| format!("the answer broke off: {error}"))?;
+        if let Ok(data) = frame.into_data() {
+            if whole.len() + data.len() > limit {
+                return Ok(None);
+            }
+            whole.extend_from_slice(&data);
+        }
+    }
+    Ok(Some(whole[..].into()))
+}
+
+/// Why a step was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// It can't be, or comes too late.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// It can't be written.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+}
+
+impl From<StoreError> for StepError {
+    fn from(error: StoreError) -> Self {
+        Self::Commit(error.into())
+    }
+}
+
+/// One caller who waits on a delivery; it is counted for as long as it lives.
+pub struct Waiter<S: Store, A: App> {
+    dispatch: Arc<Dispatch<S, A>>,
+    id: LeaseId,
+    receiver: Option<watch::Receiver<Option<Arc<Heard>>>>,
+}
+
+impl<S: Store, A: App> Waiter<S, A> {
+    /// What came of the delivery. `None` only where the gate itself goes down.
+    pub async fn heard(mut self) -> Option<Arc<Heard>> {
+        let receiver = self.receiver.as_mut()?;
+        let heard = receiver.wait_for(Option::is_some).await.ok()?;
+        heard.clone()
+    }
+}
+
+impl<S: Store, A: App> Drop for Waiter<S, A> {
+    fn drop(&mut self) {
+        self.dispatch.waiting.fetch_sub(1, Ordering::Relaxed);
+        // Whoever waited in vain on what had ended before leaves nothing behind.
+        self.receiver = None;
+        self.dispatch.waiters.remove_if(&self.id, |_, sender| sender.receiver_count() == 0);
+    }
+}
+
+/// A try under way. Should its task end before it does, by a panic or otherwise, the outcome is recorded all the same.
+struct Unfinished<S: Store, A: App> {
+    dispatch: Option<Arc<Dispatch<S, A>>>,
+    id: LeaseId,
+    attempt: Option<u32>,
+}
+
+impl<S: Store, A: App> Unfinished<S, A> {
+    fn disarm(&mut self) {
+        self.dispatch = None;
+    }
+
+    async fn fail(mut self, error: SendError) {
+        let Some(dispatch) = self.dispatch.take() else { return };
+        let (id, attempt) = (self.id, self.attempt.unwrap_or_default());
+        let ending = match error {
+            SendError::NotSent(why) => Ending::NotSent(why),
+            SendError::Unknown(why) => Ending::Unknown(why, None),
+        };
+        dispatch.end(id, attempt, ending, HeaderMap::new()).await;
+    }
+}
+
+impl<S: Store, A: App> Drop for Unfinished<S, A> {
+    fn drop(&mut self) {
+        let Some(dispatch) = self.dispatch.take() else { return };
+        let why = "the task that sent it ended early";
+        let error = match self.attempt {
+            Some(_) => SendError::Unknown(why.to_owned()),
+            None => SendError::NotSent(why.to_owned()),
+        };
+        let again = Self { dispatch: Some(dispatch), id: self.id, attempt: self.attempt };
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(again.fail(error));
+        }
+    }
+}
+
+/// Keeps one copy of answers that are alike: an app says `200 []` a million times.
+struct Interner {
+    hasher: RandomState,
+    slots: Vec<Mutex<Option<Arc<Answer>>>>,
+}
+
+impl Default for Interner {
+    fn default() -> Self {
+        Self { hasher: RandomState::new(), slots: (0..64).map(|_| Mutex::new(None)).collect() }
+    }
+}
+
+impl Interner {
+    fn intern(&self, answer: Answer) -> Arc<Answer> {
+        let slot = (self.hasher.hash_one(&answer) % 64) as usize;
+        let mut slot = self.slots[slot].lock().unwrap_or_else(PoisonError::into_inner);
+        match slot.as_ref().filter(|known| ***known == answer) {
+            Some(known) => Arc::clone(known),
+            None => Arc::clone(slot.insert(Arc::new(answer))),
+        }
+    }
+}

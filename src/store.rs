@@ -1,0 +1,102 @@
+//! Where the truth is kept: the contract that every engine fulfils.
+//!
+//! A commit is atomic over transactions, deliveries, locks, links and history, and it stands only if nothing that it
+//! was decided on has changed since. Due work is no list of its own: it is a function of the deliveries and leases.
+
+pub mod memory;
+
+use std::future::Future;
+
+use crate::{
+    callback::Key,
+    time::Timestamp,
+    transaction::{
+        lock::{LeaseId, LockName},
+        transition::{Line, Transition, View},
+    },
+};
+
+/// What a decision needs to know.
+#[derive(Clone, Copy, Debug)]
+pub enum Want<'a> {
+    /// These transactions, with the deliveries that their claims name, and what is remembered of these names.
+    Transactions(&'a [Key], &'a [LockName]),
+    /// This delivery, with its transactions and their deliveries.
+    Delivery(LeaseId),
+}
+
+/// Something is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// A delivery's time has come.
+    Delivery(LeaseId),
+    /// A lease that was only kept or lingered ends.
+    Lease(LeaseId),
+}
+
+/// The engine can't keep its promises now. Callbacks fail closed (503); other routes go on.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the store can't be used: {0}")]
+pub struct StoreError(pub String);
+
+/// Why a commit does not stand.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CommitError {
+    /// Something it was decided on has changed; load and decide again.
+    #[error("somebody else was faster")]
+    Conflict,
+    /// A lease it requires is not held, or no longer.
+    #[error("the lease is lost")]
+    LeaseLost,
+    /// A bound on what waits was reached.
+    #[error("too much waits already")]
+    Full,
+    /// See [`StoreError`].
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// How much is kept, for the metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Transactions with something to remember.
+    pub transactions: usize,
+    /// Deliveries that are not settled.
+    pub deliveries: usize,
+    /// Callbacks that are in the app.
+    pub in_flight: usize,
+    /// Leases held or waited for.
+    pub leases: usize,
+    /// Deliveries that wait for a person.
+    pub review: usize,
+    /// Settled transactions that were forgotten before their time, because the bound was reached.
+    pub evicted: u64,
+    /// When the earliest due work was or is due.
+    pub next_due: Option<Timestamp>,
+}
+
+/// An engine.
+pub trait Store: Send + Sync + 'static {
+    /// Reads what a decision needs.
+    fn load(&self, want: Want<'_>, now: Timestamp) -> impl Future<Output = Result<View, StoreError>> + Send;
+
+    /// Makes a transition true, or changes nothing. Durable engines return when it is durable. Says which leases were
+    /// granted by it: they are held from now on, and whoever committed sets their owners going.
+    fn commit(
+        &self,
+        transition: Transition,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<Vec<LeaseId>, CommitError>> + Send;
+
+    /// What is due at `now`, the earliest first, at most `limit`. Asking changes nothing.
+    fn due(&self, now: Timestamp, limit: usize) -> impl Future<Output = Result<Vec<Due>, StoreError>> + Send;
+
+    /// Forgets what has expired, in steps of at most `limit` so that nobody waits for it; whether there is more.
+    fn forget(&self, now: Timestamp, limit: usize) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
+    /// The newest lines of a transaction's history, oldest first.
+    fn history(&self, transaction: Key) -> impl Future<Output = Result<Vec<Line>, StoreError>> + Send;
+
+    /// How much is kept.
+    fn counts(&self) -> Counts;
+}

@@ -1,0 +1,406 @@
+//! The engine that keeps everything in memory: exact while the process lives, empty when it starts.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use super::{CommitError, Counts, Due, Store, StoreError, Want};
+use crate::{
+    callback::Key,
+    time::Timestamp,
+    transaction::{
+        lock::{LeaseId, LockName, Table},
+        state::{Delivery, Fate, Phase, Transaction},
+        transition::{Change, Line, LockChange, Transition, View},
+    },
+};
+
+/// The bounds of the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Callbacks in the app at once.
+    pub places: usize,
+    /// Settled transactions remembered; above, those that would be forgotten first are forgotten early.
+    pub max_remembered: usize,
+    /// Leases held and waited for.
+    pub max_leases: usize,
+    /// Lines of history kept in all.
+    pub history: usize,
+    /// How long links and the passing of returns are remembered.
+    pub names_retained: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            places: usize::MAX,
+            max_remembered: 2_000_000,
+            max_leases: 100_000,
+            history: 4096,
+            names_retained: Duration::from_secs(3600),
+        }
+    }
+}
+
+/// The engine.
+#[derive(Debug)]
+pub struct Memory {
+    options: Options,
+    inner: Mutex<Inner>,
+}
+
+/// So many tables, so that one that doubles stops its neighbours for a short time only.
+const SHARDS: usize = 256;
+/// Expiry is kept to the minute: coarse enough that a million of them cost a vector.
+const MINUTE: u64 = 60_000;
+
+#[derive(Debug)]
+struct Inner {
+    transactions: Vec<HashMap<Key, Transaction>>,
+    remembered: usize,
+    expiring: BTreeMap<u64, Vec<Key>>,
+    deliveries: HashMap<LeaseId, Delivery>,
+    due: BTreeSet<(Timestamp, LeaseId)>,
+    locks: Table,
+    leases: HashMap<LeaseId, Timestamp>,
+    leases_due: BTreeSet<(Timestamp, LeaseId)>,
+    names: HashMap<Key, Remembered>,
+    names_expiring: VecDeque<(Timestamp, Key)>,
+    history: VecDeque<Line>,
+    review: usize,
+    evicted: u64,
+}
+
+/// What is remembered of a name.
+#[derive(Clone, Debug, Default)]
+struct Remembered {
+    linked: Vec<LockName>,
+    returned: bool,
+    until: Timestamp,
+}
+
+/// Names that are linked to one name; more are not remembered.
+const MOST_LINKS: usize = 8;
+
+impl Memory {
+    /// An empty store.
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        let inner = Inner {
+            transactions: (0..SHARDS).map(|_| HashMap::new()).collect(),
+            remembered: 0,
+            expiring: BTreeMap::new(),
+            deliveries: HashMap::new(),
+            due: BTreeSet::new(),
+            locks: Table::new(options.places),
+            leases: HashMap::new(),
+            leases_due: BTreeSet::new(),
+            names: HashMap::new(),
+            names_expiring: VecDeque::new(),
+            history: VecDeque::new(),
+            review: 0,
+            evicted: 0,
+        };
+        Self { options, inner: Mutex::new(inner) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // No code that runs under this lock panics half-way through a change: all checks come before the first write.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Store for Memory {
+    async fn load(&self, want: Want<'_>, now: Timestamp) -> Result<View, StoreError> {
+        let inner = self.lock();
+        Ok(match want {
+            Want::Transactions(keys, names) => inner.view(keys.iter().copied(), names, now),
+            Want::Delivery(id) => match inner.deliveries.get(&id) {
+                None => View::default(),
+                Some(delivery) => {
+                    let keys = delivery.letter.events.iter().map(|event| event.transaction);
+                    let mut view = inner.view(keys, &delivery.letter.claimed.names, now);
+                    view.deliveries.retain(|other| other.id != id);
+                    view.deliveries.push(delivery.clone());
+                    view
+                }
+            },
+        })
+    }
+
+    async fn commit(&self, transition: Transition, now: Timestamp) -> Result<Vec<LeaseId>, CommitError> {
+        let mut inner = self.lock();
+        inner.check(&transition, &self.options)?;
+        inner.write(transition, &self.options, now);
+        let mut granted = Vec::new();
+        inner.locks.advance(&mut granted);
+        Ok(granted)
+    }
+
+    async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<Due>, StoreError> {
+        let inner = self.lock();
+        let ripe = |(at, _): &&(Timestamp, LeaseId)| *at <= now;
+        let leases = inner.leases_due.iter().take_while(ripe).map(|(_, id)| Due::Lease(*id));
+        let deliveries = inner.due.iter().take_while(ripe).map(|(_, id)| Due::Delivery(*id));
+        Ok(leases.chain(deliveries).take(limit).collect())
+    }
+
+    async fn forget(&self, now: Timestamp, limit: usize) -> Result<bool, StoreError> {
+        Ok(self.lock().forget(now, limit, self.options.max_remembered))
+    }
+
+    async fn history(&self, transaction: Key) -> Result<Vec<Line>, StoreError> {
+        Ok(self.lock().history.iter().filter(|line| line.transaction == transaction).cloned().collect())
+    }
+
+    fn counts(&self) -> Counts {
+        let inner = self.lock();
+        let next = |set: &BTreeSet<(Timestamp, LeaseId)>| set.first().map(|(at, _)| *at);
+        Counts {
+            transactions: inner.remembered,
+            deliveries: inner.deliveries.len(),
+            in_flight: inner.locks.taken(),
+            leases: inner.locks.len(),
+            review: inner.review,
+            evicted: inner.evicted,
+            next_due: [next(&inner.due), next(&inner.leases_due)].into_iter().flatten().min(),
+        }
+    }
+}
+
+const fn shard(key: &Key) -> usize {
+    key.as_bytes()[0] as usize % SHARDS
+}
+
+impl Inner {
+    fn transaction(&self, key: &Key) -> Option<&Transaction> {
+        self.transactions[shard(key)].get(key)
+    }
+
+    fn view(&self, keys: impl Iterator<Item = Key>, names: &[LockName], now: Timestamp) -> View {
+        let mut view = View::default();
+        for key in keys {
+            if view.transactions.iter().any(|(known, _)| *known == key) {
+                continue;
+            }
+            let Some(transaction) = self.transaction(&key) else { continue };
+            for claim in &transaction.claims {
+                let pending = match claim.fate {
+                    Fate::Pending(id) => Some(id),
+                    Fate::Settled { .. } => None,
+                };
+                let next = claim.window.as_ref().and_then(|window| window.next);
+                for id in [pending, next].into_iter().flatten() {
+                    if let Some(delivery) = self.deliveries.get(&id).filter(|_| view.delivery(id).is_none()) {
+                        view.deliveries.push(delivery.clone());
+                    }
+                }
+            }
+            view.transactions.push((key, transaction.clone()));
+        }
+        if !self.names.is_empty() {
+            for remembered in names.iter().filter_map(|name| self.names.get(&name.key)).filter(|r| now < r.until) {
+                view.returned |= remembered.returned;
+                view.linked.extend(remembered.linked.iter().filter(|linked| !names.contains(linked)));
+            }
+        }
+        view
+    }
+
+    /// Everything that can be wrong with a commit, before anything is written.
+    fn check(&self, transition: &Transition, options: &Options) -> Result<(), CommitError> {
+        let version = |id: &LeaseId| self.deliveries.get(id).map_or(0, |delivery| delivery.version);
+        let same_transactions = transition
+            .transactions
+            .iter()
+            .all(|(key, wanted)| self.transaction(key).map_or(0, |known| known.version) == wanted.version);
+        let same_deliveries = transition.deliveries.iter().all(|change| match change {
+            Change::Put(delivery) => version(&delivery.id) == delivery.version,
+            Change::Remove(id, expected) => version(id) == *expected,
+        });
+        if !same_transactions || !same_deliveries {
+            return Err(CommitError::Conflict);
+        }
+        for change in &transition.locks {
+            match change {
+                LockChange::Require(lease) if !self.locks.holds(*lease) => return Err(CommitError::LeaseLost),
+                LockChange::Enqueue(..) if self.locks.len() >= options.max_leases => return Err(CommitError::Full),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, transition: Transition, options: &Options, now: Timestamp) {
+        for (key, transaction) in transition.transactions {
+            self.write_transaction(key, transaction);
+        }
+        for change in transition.deliveries {
+            self.write_delivery(change);
+        }
+        for change in transition.locks {
+            self.write_lock(change);
+        }
+        let until = now.after(options.names_retained);
+        for name in transition.returned {
+            self.remember(name, until, now).returned = true;
+        }
+        for (a, b) in transition.links {
+            self.link(a, b, until, now);
+            self.link(b, a, until, now);
+        }
+        for line in transition.history {
+            if self.history.len() >= options.history {
+                self.history.pop_front();
+            }
+            self.history.push_back(line);
+        }
+    }
+
+    fn write_transaction(&mut self, key: Key, mut transaction: Transaction) {
+        let table = &mut self.transactions[shard(&key)];
+        let before = table.get(&key);
+        let (known, queued) = (before.is_some(), before.is_some_and(|before| before.expires().is_some()));
+        if transaction.claims.is_empty() {
+            // Nothing to remember; that money has moved is forgotten with the last identity.
+            self.remembered -= usize::from(table.remove(&key).is_some());
+            return;
+        }
+        transaction.version += 1;
+        if let Some(expires) = transaction.expires().filter(|_| !queued) {
+            self.expiring.entry(expires.as_millis() / MINUTE + 1).or_default().push(key);
+        }
+        table.insert(key, transaction);
+        self.remembered += usize::from(!known);
+    }
+
+    fn write_delivery(&mut self, change: Change) {
+        let (id, next) = match change {
+            Change::Put(mut delivery) => {
+                delivery.version += 1;
+                (delivery.id, Some(delivery))
+            }
+            Change::Remove(id, _) => (id, None),
+        };
+        let in_review = |delivery: &Delivery| usize::from(matches!(delivery.phase, Phase::Review { .. }));
+        if let Some(next) = &next {
+            self.review += in_review(next);
+            if let Some(due) = next.due() {
+                self.due.insert((due, id));
+            }
+        }
+        let due = next.as_ref().and_then(Delivery::due);
+        let before = match next {
+            Some(next) => self.deliveries.insert(id, next),
+            None => self.deliveries.remove(&id),
+        };
+        if let Some(before) = before {
+            self.review -= in_review(&before);
+            if let Some(at) = before.due().filter(|at| Some(*at) != due) {
+                self.due.remove(&(at, id));
+            }
+        }
+    }
+
+    fn write_lock(&mut self, change: LockChange) {
+        match change {
+            LockChange::Enqueue(lease, claimed) => self.locks.enqueue(lease, &claimed),
+            LockChange::Requeue(lease, claimed) => {
+                self.end_lease(lease);
+                self.locks.enqueue(lease, &claimed);
+            }
+            LockChange::Require(_) => {}
+            LockChange::Release(lease) => self.end_lease(lease),
+            LockChange::Linger(lease, until) => {
+                self.locks.vacate(lease);
+                self.keep_lease(lease, until);
+            }
+            LockChange::Keep(lease, until) => self.keep_lease(lease, until),
+        }
+    }
+
+    fn keep_lease(&mut self, lease: LeaseId, until: Timestamp) {
+        if !self.locks.holds(lease) {
+            return;
+        }
+        if let Some(before) = self.leases.insert(lease, until) {
+            self.leases_due.remove(&(before, lease));
+        }
+        self.leases_due.insert((until, lease));
+    }
+
+    fn end_lease(&mut self, lease: LeaseId) {
+        if let Some(until) = self.leases.remove(&lease) {
+            self.leases_due.remove(&(until, lease));
+        }
+        self.locks.release(lease);
+    }
+
+    fn remember(&mut self, name: LockName, until: Timestamp, now: Timestamp) -> &mut Remembered {
+        let remembered = self.names.entry(name.key).or_default();
+        if remembered.until <= now {
+            *remembered = Remembered::default();
+        }
+        remembered.until = until;
+        self.names_expiring.push_back((until, name.key));
+        remembered
+    }
+
+    fn link(&mut self, name: LockName, other: LockName, until: Timestamp, now: Timestamp) {
+        let linked = &mut self.remember(name, until, now).linked;
+        if !linked.contains(&other) && linked.len() < MOST_LINKS {
+            linked.push(other);
+        }
+    }
+
+    fn forget(&mut self, now: Timestamp, limit: usize, max_remembered: usize) -> bool {
+        let mut left = limit;
+        while let Some((until, key)) = self.names_expiring.front().copied().filter(|(until, _)| *until <= now) {
+            if left == 0 {
+                return true;
+            }
+            left -= 1;
+            self.names_expiring.pop_front();
+            if self.names.get(&key).is_some_and(|remembered| remembered.until <= until) {
+                self.names.remove(&key);
+            }
+        }
+        while left > 0 {
+            let Some(mut bucket) = self.expiring.first_entry() else { return false };
+            let early = *bucket.key() * MINUTE > now.as_millis();
+            if early && self.remembered <= max_remembered {
+                return false;
+            }
+            left -= 1;
+            match bucket.get_mut().pop() {
+                Some(key) => self.forget_transaction(key, now, early),
+                None => _ = bucket.remove(),
+            }
+        }
+        true
+    }
+
+    fn forget_transaction(&mut self, key: Key, now: Timestamp, early: bool) {
+        let table = &mut self.transactions[shard(&key)];
+        let Some(transaction) = table.get_mut(&key) else { return };
+        let before = transaction.claims.len();
+        transaction.forget_expired(if early { Timestamp::NEVER } else { now });
+        // What was decided on the longer list is decided again.
+        transaction.version += 1;
+        if early && transaction.claims.len() < before {
+            self.evicted += 1;
+        }
+        if transaction.claims.is_empty() {
+            table.remove(&key);
+            self.remembered -= 1;
+            // Memory goes back as the table empties, a shard at a time.
+            if table.capacity() > 64 && table.len() * 8 < table.capacity() {
+                table.shrink_to(table.len() * 2);
+            }
+        } else if let Some(expires) = transaction.expires() {
+            self.expiring.entry(expires.as_millis() / MINUTE + 1).or_default().push(key);
+        }
+    }
+}

@@ -1,0 +1,574 @@
+//! Who may be in the app at the same time: a queue per name, turns between the channels, and a number of places.
+//!
+//! A callback takes all its names at once, first come first served, so it can neither deadlock nor starve. A webhook and
+//! a return that share no *kind* of name might be about one payment without anyone being able to tell, so they exclude
+//! each other across the whole upstream. Turns are phase-fair: a webhook goes when all that was in the app at its
+//! arrival has ended; a return waits only for what is in the app and for webhooks whose turn had come before it.
+//!
+//! The table is a value: the same calls in the same order grant the same leases.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+
+use crate::callback::{Channel, Key};
+
+/// Above so many names a callback takes the whole upstream.
+pub const MOST_NAMES: usize = 32;
+
+/// One holder of, or applicant for, a place in the app.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LeaseId(pub u64);
+
+/// A sort of name, such as `payment_hash`: what is comparable with each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Kind(u64);
+
+impl Kind {
+    /// The kind with this name. Names of kinds come from the configuration and the providers, not from callers.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        // FNV-1a; a vocabulary of a few dozen words needs no more.
+        Self(name.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3)))
+    }
+}
+
+/// A name that two callbacks can't hold at once: (upstream, kind, value), without rule, host, path or channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LockName {
+    /// What sort of name it is.
+    pub kind: Kind,
+    /// The digest of upstream, kind and value.
+    pub key: Key,
+}
+
+impl LockName {
+    /// The name of `value` among the `kind`s of names at `upstream`.
+    #[must_use]
+    pub fn new(upstream: &str, kind: &str, value: &str) -> Self {
+        let key = Key::of("lock").part("upstream", upstream).part("kind", kind).part("value", value).finish();
+        Self { kind: Kind::named(kind), key }
+    }
+}
+
+/// What a callback asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claimed {
+    /// Where it comes from.
+    pub channel: Channel,
+    /// Every name it is known by; none means that nobody can tell what it is about.
+    pub names: Vec<LockName>,
+    /// The kinds of name that each of its events has: by these it is told from others. A batch in which one event lacks
+    /// a kind can't be told apart by it, whatever the others have.
+    pub kinds: Vec<Kind>,
+    /// Whether it takes the whole upstream (`lock = "upstream"`).
+    pub exclusive: bool,
+}
+
+/// What shares its conflicts with all others of its class.
+#[derive(Debug)]
+struct Class {
+    channel: Channel,
+    kinds: Box<[Kind]>,
+    exclusive: bool,
+    /// When each holder was let in.
+    holders: BTreeSet<u64>,
+    /// Those at the head of all their names, by when they got there.
+    waiting: BTreeMap<u64, LeaseId>,
+}
+
+impl Class {
+    fn conflicts_with(&self, other: &Self) -> bool {
+        self.exclusive
+            || other.exclusive
+            || (self.channel != other.channel && !self.kinds.iter().any(|kind| other.kinds.contains(kind)))
+    }
+}
+
+#[derive(Debug)]
+struct Ticket {
+    class: usize,
+    names: Box<[Key]>,
+    /// At how many of its names somebody stands before it.
+    behind: usize,
+    /// When it came to the head of all its names.
+    ready: u64,
+    /// A return yields to webhooks that were ready before this moment.
+    yields: u64,
+    granted: Option<u64>,
+    /// Whether it counts against the places in the app.
+    placed: bool,
+}
+
+/// Every lease, held or waited for, of one upstream.
+#[derive(Debug)]
+pub struct Table {
+    places: usize,
+    taken: usize,
+    moment: u64,
+    tickets: HashMap<LeaseId, Ticket>,
+    queues: HashMap<Key, VecDeque<LeaseId>>,
+    classes: Vec<Class>,
+}
+
+impl Table {
+    /// An empty table with `places` in the app.
+    #[must_use]
+    pub fn new(places: usize) -> Self {
+        Self {
+            places: places.max(1),
+            taken: 0,
+            moment: 0,
+            tickets: HashMap::new(),
+            queues: HashMap::new(),
+            classes: Vec::new(),
+        }
+    }
+
+    /// How many leases are held or waited for.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.tickets.len()
+    }
+
+    /// Whether nobody holds or waits for anything.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.tickets.is_empty()
+    }
+
+    /// How many callbacks are in the app.
+    #[must_use]
+    pub const fn taken(&self) -> usize {
+        self.taken
+    }
+
+    /// Whether this lease is held now.
+    #[must_use]
+    pub fn holds(&self, lease: LeaseId) -> bool {
+        self.tickets.get(&lease).is_some_and(|ticket| ticket.granted.is_some())
+    }
+
+    /// Queues for a lease. A lease that is held or queued already stays as it is.
+    pub fn enqueue(&mut self, lease: LeaseId, claimed: &Claimed) {
+        if self.tickets.contains_key(&lease) {
+            return;
+        }
+        let mut names: Vec<Key> = claimed.names.iter().map(|name| name.key).collect();
+        names.sort_unstable();
+        names.dedup();
+        let exclusive = claimed.exclusive || names.len() > MOST_NAMES;
+        if exclusive {
+            names.clear();
+        }
+        let class = self.class(claimed, exclusive);
+        let mut behind = 0;
+        for name in &names {
+            let queue = self.queues.entry(*name).or_default();
+            behind += usize::from(!queue.is_empty());
+            queue.push_back(lease);
+        }
+        let names = names.into_boxed_slice();
+        self.tickets.insert(lease, Ticket { class, names, behind, ready: 0, yields: 0, granted: None, placed: false });
+        if behind == 0 {
+            self.make_ready(lease);
+        }
+    }
+
+    /// Gives a lease back, or gives up waiting for it. Unknown leases are no fault: release is idempotent.
+    pub fn release(&mut self, lease: LeaseId) {
+        self.vacate(lease);
+        let Some(ticket) = self.tickets.remove(&lease) else { return };
+        let class = &mut self.classes[ticket.class];
+        match ticket.granted {
+            Some(moment) => _ = class.holders.remove(&moment),
+            None if ticket.behind == 0 => _ = class.waiting.remove(&ticket.ready),
+            None => {}
+        }
+        for name in &ticket.names {
+            self.leave_queue(*name, lease);
+        }
+    }
+
+    /// Gives back the place in the app and keeps the names: what lingers works in the app's own queue.
+    pub fn vacate(&mut self, lease: LeaseId) {
+        if let Some(ticket) = self.tickets.get_mut(&lease).filter(|ticket| ticket.placed) {
+            ticket.placed = false;
+            self.taken -= 1;
+        }
+    }
+
+    /// Grants whatever can be granted now, in order, and says what.
+    pub fn advance(&mut self, granted: &mut Vec<LeaseId>) {
+        while self.taken < self.places {
+            let Some(lease) = self.next() else { return };
+            let moment = self.tick();
+            let Some(ticket) = self.tickets.get_mut(&lease) else { return };
+            ticket.granted = Some(moment);
+            ticket.placed = true;
+            self.taken += 1;
+            let class = &mut self.classes[ticket.class];
+            class.waiting.remove(&ticket.ready);
+            class.holders.insert(moment);
+            granted.push(lease);
+        }
+    }
+
+    /// The one who goes next: ready, in conflict with nobody in the app, and preceded by nobody it conflicts with.
+    fn next(&self) -> Option<LeaseId> {
+        let heads: Vec<(usize, LeaseId)> = self
+            .classes
+            .iter()
+            .enumerate()
+            .filter_map(|(index, class)| class.waiting.first_key_value().map(|(_, lease)| (index, *lease)))
+            .collect();
+        let mut best: Option<LeaseId> = None;
+        for &(class, lease) in &heads {
+            let free = self.free_of_holders(class)
+                && !heads.iter().any(|&(other_class, other)| {
+                    other != lease && self.conflict(class, other_class) && self.precedes(other, lease)
+                });
+            if free && best.is_none_or(|best| self.precedes(lease, best)) {
+                best = Some(lease);
+            }
+        }
+        best
+    }
+
+    fn conflict(&self, a: usize, b: usize) -> bool {
+        self.classes[a].conflicts_with(&self.classes[b])
+    }
+
+    fn free_of_holders(&self, class: usize) -> bool {
+        !self.classes.iter().any(|other| !other.holders.is_empty() && self.classes[class].conflicts_with(other))
+    }
+
+    /// Whether `a` goes before `b` where they can't both go. Within a channel the earlier; between the channels the
+    /// return, unless the webhook's turn had come before the return was there.
+    fn precedes(&self, a: LeaseId, b: LeaseId) -> bool {
+        let (a, b) = (&self.tickets[&a], &self.tickets[&b]);
+        match (self.classes[a.class].channel, self.classes[b.class].channel) {
+            (Channel::Return, Channel::Webhook) => a.yields <= b.ready,
+            (Channel::Webhook, Channel::Return) => a.ready < b.yields,
+            _ => a.ready < b.ready,
+        }
+    }
+
+    fn make_ready(&mut self, lease: LeaseId) {
+        let moment = self.tick();
+        // A webhook's turn has come when all that was in the app when it got ready has ended.
+        let oldest = self.classes.iter().filter_map(|class| class.holders.first()).min().copied();
+        let Some(ticket) = self.tickets.get_mut(&lease) else { return };
+        ticket.ready = moment;
+        ticket.yields = oldest.unwrap_or(moment);
+        self.classes[ticket.class].waiting.insert(moment, lease);
+    }
+
+    fn leave_queue(&mut self, name: Key, lease: LeaseId) {
+        let Some(queue) = self.queues.get_mut(&name) else { return };
+        let was_head = queue.front() == Some(&lease);
+        if was_head {
+            queue.pop_front();
+        } else {
+            queue.retain(|other| *other != lease);
+        }
+        let head = queue.front().copied();
+        if head.is_none() {
+            self.queues.remove(&name);
+        }
+        if let Some(head) = head.filter(|_| was_head)
+            && let Some(ticket) = self.tickets.get_mut(&head)
+        {
+            ticket.behind -= 1;
+            if ticket.behind == 0 {
+                self.make_ready(head);
+            }
+        }
+    }
+
+    fn class(&mut self, claimed: &Claimed, exclusive: bool) -> usize {
+        let mut kinds = claimed.kinds.clone();
+        kinds.sort_unstable();
+        kinds.dedup();
+        if exclusive {
+            kinds.clear();
+        }
+        let same = |class: &Class| {
+            class.channel == claimed.channel && class.exclusive == exclusive && *class.kinds == *kinds
+        };
+        self.classes.iter().position(same).unwrap_or_else(|| {
+            self.classes.push(Class {
+                channel: claimed.channel,
+                kinds: kinds.into(),
+                exclusive,
+                holders: BTreeSet::new(),
+                waiting: BTreeMap::new(),
+            });
+            self.classes.len() - 1
+        })
+    }
+
+    const fn tick(&mut self) -> u64 {
+        self.moment += 1;
+        self.moment
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn webhook(names: &[(&str, &str)]) -> Claimed {
+        claimed(Channel::Webhook, names)
+    }
+
+    fn back(names: &[(&str, &str)]) -> Claimed {
+        claimed(Channel::Return, names)
+    }
+
+    fn claimed(channel: Channel, names: &[(&str, &str)]) -> Claimed {
+        let names: Vec<LockName> = names.iter().map(|(kind, value)| LockName::new("app", kind, value)).collect();
+        Claimed { channel, kinds: names.iter().map(|name| name.kind).collect(), names, exclusive: false }
+    }
+
+    struct Door(Table, u64);
+
+    impl Door {
+        fn new() -> Self {
+            Self(Table::new(usize::MAX), 0)
+        }
+
+        fn comes(&mut self, claimed: &Claimed) -> LeaseId {
+            self.1 += 1;
+            self.0.enqueue(LeaseId(self.1), claimed);
+            self.0.advance(&mut Vec::new());
+            LeaseId(self.1)
+        }
+
+        fn leaves(&mut self, lease: LeaseId) -> Vec<LeaseId> {
+            self.0.release(lease);
+            let mut granted = Vec::new();
+            self.0.advance(&mut granted);
+            granted
+        }
+    }
+
+    #[test]
+    fn one_name_is_held_by_one_at_a_time_in_the_order_of_arrival() {
+        let mut door = Door::new();
+        let [a, b, c] = [0; 3].map(|_| door.comes(&webhook(&[("reference", "tr_1")])));
+        assert!(door.0.holds(a) && !door.0.holds(b));
+        assert_eq!(door.leaves(a), [b]);
+        assert_eq!(door.leaves(b), [c]);
+    }
+
+    #[test]
+    fn other_names_of_the_same_channel_go_side_by_side() {
+        let mut door = Door::new();
+        let a = door.comes(&webhook(&[("reference", "tr_1")]));
+        let b = door.comes(&webhook(&[("reference", "tr_2")]));
+        assert!(door.0.holds(a) && door.0.holds(b));
+    }
+
+    #[test]
+    fn a_webhook_and_a_return_with_no_kind_in_common_exclude_each_other() {
+        let mut door = Door::new();
+        let hook = door.comes(&webhook(&[("reference", "tr_1")]));
+        let payer = door.comes(&back(&[("payment_hash", "h")]));
+        assert!(!door.0.holds(payer));
+        assert_eq!(door.leaves(hook), [payer]);
+    }
+
+    #[test]
+    fn a_joined_pair_excludes_by_name_only() {
+        let mut door = Door::new();
+        let hook = door.comes(&webhook(&[("reference", "pi_1"), ("payment_hash", "h1")]));
+        let stranger = door.comes(&back(&[("payment_hash", "h2")]));
+        let same = door.comes(&back(&[("payment_hash", "h1")]));
+        assert!(door.0.holds(stranger) && !door.0.holds(same));
+        assert_eq!(door.leaves(hook), [same]);
+    }
+
+    #[test]
+    fn what_has_no_name_is_kept_from_all_of_the_other_channel() {
+        let mut door = Door::new();
+        let hook = door.comes(&webhook(&[("reference", "pi_1"), ("payment_hash", "h1")]));
+        let nameless = door.comes(&back(&[]));
+        assert!(!door.0.holds(nameless));
+        assert_eq!(door.leaves(hook), [nameless]);
+    }
+
+    #[test]
+    fn a_payer_waits_for_what_was_in_the_app_and_not_for_webhooks_that_wait() {
+        let mut door = Door::new();
+        let first = door.comes(&webhook(&[("reference", "1")]));
+        let payer = door.comes(&back(&[("payment_hash", "h")]));
+        let second = door.comes(&webhook(&[("reference", "2")]));
+        assert!(!door.0.holds(second), "a newcomer would make the payer wait longer");
+        assert_eq!(door.leaves(first), [payer]);
+        assert_eq!(door.leaves(payer), [second]);
+    }
+
+    #[test]
+    fn a_stream_of_overlapping_returns_does_not_starve_a_webhook() {
+        let mut door = Door::new();
+        let first = door.comes(&back(&[("payment_hash", "1")]));
+        let hook = door.comes(&webhook(&[("reference", "tr")]));
+        let second = door.comes(&back(&[("payment_hash", "2")]));
+        assert!(door.0.holds(second), "the first payer is still in the app: no turn has come yet");
+        assert!(door.leaves(first).is_empty());
+        let third = door.comes(&back(&[("payment_hash", "3")]));
+        assert!(!door.0.holds(third), "the webhook's turn has come");
+        assert_eq!(door.leaves(second), [hook]);
+        assert_eq!(door.leaves(hook), [third]);
+    }
+
+    #[test]
+    fn places_are_given_to_payers_first_but_not_for_ever() {
+        let mut door = Door(Table::new(1), 0);
+        let joined = |n: &str| webhook(&[("payment_hash", n), ("reference", n)]);
+        let a = door.comes(&joined("a"));
+        let b = door.comes(&joined("b"));
+        let payer = door.comes(&back(&[("payment_hash", "p")]));
+        assert_eq!(door.leaves(a), [payer]);
+        let late = door.comes(&back(&[("payment_hash", "q")]));
+        assert_eq!(door.leaves(payer), [b], "the webhook's turn had come before the second payer came");
+        assert_eq!(door.leaves(b), [late]);
+    }
+
+    #[test]
+    fn a_batch_with_one_unjoined_event_is_kept_from_the_other_channel() {
+        let mut door = Door::new();
+        let mut batch = webhook(&[("reference", "1"), ("payment_hash", "h1"), ("reference", "2")]);
+        batch.kinds = vec![Kind::named("reference")];
+        let batch = door.comes(&batch);
+        let payer = door.comes(&back(&[("payment_hash", "h2")]));
+        assert!(!door.0.holds(payer), "it may be the payer of the event that has no hash");
+        assert_eq!(door.leaves(batch), [payer]);
+    }
+
+    #[test]
+    fn an_exclusive_callback_is_alone_in_the_app() {
+        let mut door = Door::new();
+        let a = door.comes(&webhook(&[("reference", "1")]));
+        let alone = door.comes(&Claimed { exclusive: true, ..webhook(&[]) });
+        let b = door.comes(&webhook(&[("reference", "2")]));
+        assert!(!door.0.holds(alone) && !door.0.holds(b));
+        assert_eq!(door.leaves(a), [alone]);
+        assert_eq!(door.leaves(alone), [b]);
+    }
+
+    #[test]
+    fn more_names_than_can_be_queued_for_take_the_upstream() {
+        let mut door = Door::new();
+        let names: Vec<String> = (0..=MOST_NAMES).map(|n| n.to_string()).collect();
+        let names: Vec<(&str, &str)> = names.iter().map(|n| ("reference", n.as_str())).collect();
+        let many = door.comes(&webhook(&names));
+        let stranger = door.comes(&webhook(&[("reference", "other")]));
+        assert!(door.0.holds(many) && !door.0.holds(stranger));
+    }
+
+    #[test]
+    fn what_lingers_keeps_its_names_and_frees_its_place() {
+        let mut door = Door(Table::new(1), 0);
+        let a = door.comes(&webhook(&[("reference", "1")]));
+        let same = door.comes(&webhook(&[("reference", "1")]));
+        let other = door.comes(&webhook(&[("reference", "2")]));
+        door.0.vacate(a);
+        let mut granted = Vec::new();
+        door.0.advance(&mut granted);
+        assert_eq!(granted, [other]);
+        assert_eq!(door.leaves(other), []);
+        assert_eq!(door.leaves(a), [same]);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Comes { hook: bool, reference: Option<u8>, hash: Option<u8>, exclusive: bool },
+        Leaves(prop::sample::Index),
+        GivesUp(prop::sample::Index),
+        Vacates(prop::sample::Index),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let name = || prop::option::of(0_u8..4);
+        let step = prop_oneof![
+            6 => (any::<bool>(), name(), name(), prop::bool::weighted(0.05))
+                .prop_map(|(hook, reference, hash, exclusive)| Step::Comes { hook, reference, hash, exclusive }),
+            5 => any::<prop::sample::Index>().prop_map(Step::Leaves),
+            1 => any::<prop::sample::Index>().prop_map(Step::GivesUp),
+            1 => any::<prop::sample::Index>().prop_map(Step::Vacates),
+        ];
+        prop::collection::vec(step, 1..120)
+    }
+
+    fn may_overlap(a: &Claimed, b: &Claimed) -> bool {
+        let share = |f: fn(&LockName) -> Key| a.names.iter().any(|x| b.names.iter().any(|y| f(x) == f(y)));
+        let share_kind = a.names.iter().any(|x| b.names.iter().any(|y| x.kind == y.kind));
+        !a.exclusive && !b.exclusive && !share(|n| n.key) && (a.channel == b.channel || share_kind)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(400))]
+        #[test]
+        fn whatever_comes_and_goes_nothing_overlaps_that_must_not_and_nobody_is_left(
+            steps in steps(), places in 1_usize..6,
+        ) {
+            let mut table = Table::new(places);
+            let (mut inside, mut waiting): (Vec<LeaseId>, Vec<LeaseId>) = (vec![], vec![]);
+            let mut asked: HashMap<LeaseId, Claimed> = HashMap::new();
+            let mut lingering: HashSet<LeaseId> = HashSet::new();
+            let mut next = 0;
+            for step in steps {
+                match step {
+                    Step::Comes { hook, reference, hash, exclusive } => {
+                        let names = [reference.map(|n| ("reference", n)), hash.map(|n| ("payment_hash", n))];
+                        let names = names.into_iter().flatten()
+                            .map(|(kind, n)| LockName::new("app", kind, &n.to_string())).collect::<Vec<_>>();
+                        let channel = if hook { Channel::Webhook } else { Channel::Return };
+                        let kinds = names.iter().map(|name| name.kind).collect();
+                        let claimed = Claimed { channel, names, kinds, exclusive };
+                        next += 1;
+                        table.enqueue(LeaseId(next), &claimed);
+                        asked.insert(LeaseId(next), claimed);
+                        waiting.push(LeaseId(next));
+                    }
+                    Step::Leaves(at) if !inside.is_empty() => {
+                        let lease = inside.swap_remove(at.index(inside.len()));
+                        lingering.remove(&lease);
+                        table.release(lease);
+                    }
+                    Step::GivesUp(at) if !waiting.is_empty() => table.release(waiting.swap_remove(at.index(waiting.len()))),
+                    Step::Vacates(at) if !inside.is_empty() => {
+                        let lease = inside[at.index(inside.len())];
+                        lingering.insert(lease);
+                        table.vacate(lease);
+                    }
+                    _ => {}
+                }
+                let mut granted = Vec::new();
+                table.advance(&mut granted);
+                waiting.retain(|lease| !granted.contains(lease));
+                inside.extend(granted);
+                prop_assert!(inside.len() - lingering.len() <= places);
+                for (n, a) in inside.iter().enumerate() {
+                    for b in &inside[n + 1..] {
+                        prop_assert!(may_overlap(&asked[a], &asked[b]), "{:?} with {:?}", asked[a], asked[b]);
+                    }
+                }
+            }
+            // Nobody starves: when those inside leave, all who wait get in.
+            while let Some(lease) = inside.pop() {
+                table.release(lease);
+                let mut granted = Vec::new();
+                table.advance(&mut granted);
+                waiting.retain(|lease| !granted.contains(lease));
+                inside.extend(granted);
+            }
+            prop_assert!(waiting.is_empty(), "left waiting: {waiting:?}");
+            prop_assert!(table.is_empty() && table.queues.is_empty() && table.taken == 0);
+        }
+    }
+}

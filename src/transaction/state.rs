@@ -1,0 +1,231 @@
+//! What is known of a transaction and of its deliveries, as values that fit any store.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Uri};
+
+use super::{
+    lock::{Claimed, LeaseId},
+    policy::Policy,
+};
+use crate::{
+    callback::{Answer, Key, State},
+    time::Timestamp,
+};
+
+/// The request that a delivery carries: what the app shall see, and nothing of the connection it came by.
+#[derive(Clone, Debug)]
+pub struct StoredRequest {
+    /// The method.
+    pub method: Method,
+    /// The target as received.
+    pub uri: Uri,
+    /// The header fields, hop-by-hop ones removed and the forwarding ones set.
+    pub headers: HeaderMap,
+    /// The bytes as received.
+    pub body: Bytes,
+}
+
+/// One reference's life at our gate.
+#[derive(Clone, Debug, Default)]
+pub struct Transaction {
+    /// Counts the commits; 0 is a transaction that nobody knows.
+    pub version: u64,
+    /// Each identity that is known.
+    pub claims: Vec<Claim>,
+    /// Whether money has been reported as moved for good.
+    pub final_state_seen: bool,
+}
+
+impl Transaction {
+    /// The claim on this identity.
+    #[must_use]
+    pub fn claim(&self, identity: Key) -> Option<&Claim> {
+        self.claims.iter().find(|claim| claim.identity == identity)
+    }
+
+    pub(super) fn claim_mut(&mut self, identity: Key) -> Option<&mut Claim> {
+        self.claims.iter_mut().find(|claim| claim.identity == identity)
+    }
+
+    /// When the first of its claims is forgotten; `None` where all are still unsettled.
+    #[must_use]
+    pub fn expires(&self) -> Option<Timestamp> {
+        self.claims.iter().filter_map(Claim::expires).min()
+    }
+
+    /// Forgets what has expired. What is not settled never expires.
+    pub fn forget_expired(&mut self, now: Timestamp) {
+        self.claims.retain(|claim| claim.expires().is_none_or(|expires| now < expires));
+    }
+}
+
+/// That an identity is known, and what became of it.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// What makes the event the same as another.
+    pub identity: Key,
+    /// What became of it.
+    pub fate: Fate,
+    /// A digest of what the event told; 0 if nothing.
+    pub told: u64,
+    /// Only for an identity that says nothing of what happened.
+    pub window: Option<Box<Window>>,
+}
+
+impl Claim {
+    /// Whether it is on its way in this delivery.
+    #[must_use]
+    pub fn is_pending_in(&self, delivery: LeaseId) -> bool {
+        matches!(self.fate, Fate::Pending(pending) if pending == delivery)
+    }
+
+    fn expires(&self) -> Option<Timestamp> {
+        match (&self.fate, &self.window) {
+            (Fate::Pending(_), _) => None,
+            (Fate::Settled { .. }, Some(window)) if window.next.is_some() => None,
+            (Fate::Settled { expires, .. }, _) => Some(*expires),
+        }
+    }
+}
+
+/// What became of an identity.
+#[derive(Clone, Debug)]
+pub enum Fate {
+    /// It is on its way in this delivery.
+    Pending(LeaseId),
+    /// The app has accepted it, with this answer.
+    Settled {
+        /// What a duplicate hears.
+        answer: Arc<Answer>,
+        /// When it is forgotten.
+        expires: Timestamp,
+    },
+}
+
+/// The time in which a callback that does not tell what happened is taken for the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// The end; the epoch before the first byte went to the app.
+    pub until: Timestamp,
+    /// The one delivery that follows for all that was collapsed after the first byte.
+    pub next: Option<LeaseId>,
+}
+
+/// One event as a delivery carries it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Carried {
+    /// Its transaction.
+    pub transaction: Key,
+    /// Its identity.
+    pub identity: Key,
+    /// Whether the identity holds for a window only.
+    pub windowed: bool,
+    /// A digest of what it tells; 0 if nothing.
+    pub told: u64,
+    /// What it says happened.
+    pub state: Option<State>,
+}
+
+/// What does not change over a delivery's life.
+#[derive(Debug)]
+pub struct Letter {
+    /// What the app shall see.
+    pub request: StoredRequest,
+    /// The provider's name; a label.
+    pub provider: &'static str,
+    /// The events inside, old ones that go along included.
+    pub events: Vec<Carried>,
+    /// What it must not overlap with.
+    pub claimed: Claimed,
+    /// The choices it was decided with.
+    pub policy: Arc<Policy>,
+    /// When it came.
+    pub arrived: Timestamp,
+}
+
+/// An event (or a batch of them) on its way to the app.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// Its name, and that of its lease.
+    pub id: LeaseId,
+    /// Counts the commits.
+    pub version: u64,
+    /// What does not change.
+    pub letter: Arc<Letter>,
+    /// Where in its life it is.
+    pub phase: Phase,
+    /// How many tries were begun. It is the fencing token: whoever brings the outcome of another try is refused.
+    pub attempts: u32,
+    /// Whether somebody was told success on its account, so that the retry is ours.
+    pub owed: bool,
+}
+
+/// Where in its life a delivery is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// In the delay window; owns no lease.
+    Held {
+        /// The end of the window.
+        until: Timestamp,
+    },
+    /// Waits for its turn, or has it and connects. Nothing has been sent.
+    Queued,
+    /// The app may have read it.
+    InFlight {
+        /// When whoever sent it is taken for dead.
+        lease_until: Timestamp,
+    },
+    /// Nobody knows whether the app got it. It keeps its lease until `since + quiet`.
+    Unknown {
+        /// When that became clear.
+        since: Timestamp,
+    },
+    /// A try failed and the next one is ours.
+    Retrying {
+        /// When.
+        at: Timestamp,
+    },
+    /// It waits for a person.
+    Review {
+        /// Since when.
+        since: Timestamp,
+    },
+}
+
+impl Delivery {
+    /// When something is due without anybody asking; a function of the state, so that the two can't disagree.
+    #[must_use]
+    pub fn due(&self) -> Option<Timestamp> {
+        match self.phase {
+            Phase::Held { until } if until == Timestamp::NEVER => None,
+            Phase::Held { until } => Some(until),
+            Phase::Queued | Phase::Review { .. } => None,
+            Phase::InFlight { lease_until } => Some(lease_until),
+            Phase::Unknown { since } => Some(since.after(self.letter.policy.quiet)),
+            Phase::Retrying { at } => Some(at),
+        }
+    }
+
+    /// The word for the phase, in logs and history.
+    #[must_use]
+    pub const fn phase_name(&self) -> &'static str {
+        match self.phase {
+            Phase::Held { .. } => "held",
+            Phase::Queued => "queued",
+            Phase::InFlight { .. } => "in_flight",
+            Phase::Unknown { .. } => "unknown",
+            Phase::Retrying { .. } => "retrying",
+            Phase::Review { .. } => "review",
+        }
+    }
+
+    /// The wait before the next try of ours: doubling, with up to an eighth taken off so that many do not come at once.
+    pub(super) fn backoff(&self) -> Duration {
+        let retry = self.letter.policy.retry;
+        let doubled = retry.first.saturating_mul(1 << self.attempts.saturating_sub(1).min(20)).min(retry.longest);
+        let spread = (self.id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 61) as u32;
+        doubled - doubled / 64 * spread
+    }
+}
