@@ -5,6 +5,7 @@
 pub mod callback;
 pub mod expression;
 pub mod provider;
+pub mod rule;
 pub mod transaction;
 
 pub mod time;

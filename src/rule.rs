@@ -1,0 +1,2 @@
+//! Which policy a request and its event get.
+pub mod path;
