@@ -155,12 +155,7 @@ impl Expression {
     /// # Errors
     ///
     /// When the expression fails or comes to no truth value.
-    pub fn eval_success(
-        &self,
-        status: u16,
-        content_type: Option<&str>,
-        body: &[u8],
-    ) -> Result<bool, EvaluationError> {
+    pub fn eval_success(&self, status: u16, content_type: Option<&str>, body: &[u8]) -> Result<bool, EvaluationError> {
         let mut context = context();
         context.add_variable_from_value("status", Value::Int(i64::from(status)));
         context.add_variable_from_value("content_type", text(content_type.unwrap_or_default()));
@@ -464,7 +459,11 @@ mod tests {
     #[test]
     fn a_success_reads_the_answer() {
         let success = |source: &str, body: &str| {
-            Expression::compile(source, SUCCESS).expect(source).eval_success(200, Some("application/json"), body.as_bytes())
+            Expression::compile(source, SUCCESS).expect(source).eval_success(
+                200,
+                Some("application/json"),
+                body.as_bytes(),
+            )
         };
         assert_eq!(success("status == 200 && body == '[]'", "[]"), Ok(true));
         assert_eq!(success("json.result == 'ok' && json.n[1] == 2", r#"{"result":"ok","n":[1,2]}"#), Ok(true));

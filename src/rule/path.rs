@@ -222,7 +222,11 @@ impl Segment {
     fn parse(text: &str) -> Result<Self, NoTemplate> {
         let no = || NoTemplate::Segment(text.to_owned());
         let Some(inner) = text.strip_prefix('{').and_then(|t| t.strip_suffix('}')) else {
-            return if text.contains(['{', '}', '?', '#']) { Err(no()) } else { Ok(Self::Literal(decoded(text).into())) };
+            return if text.contains(['{', '}', '?', '#']) {
+                Err(no())
+            } else {
+                Ok(Self::Literal(decoded(text).into()))
+            };
         };
         let (name, rest) = inner.strip_suffix('*').map_or((inner, false), |name| (name, true));
         if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
@@ -313,7 +317,8 @@ mod tests {
         assert_eq!(hook("/hook/key/gw"), Some(vec!["key".into(), "gw".into()]));
         assert_eq!(hook("/hook/k%2Fey/g%20w"), Some(vec!["k/ey".into(), "g w".into()]));
         assert_eq!(hook("/hook/%FF/gw"), Some(vec!["%FF".into(), "gw".into()]));
-        for no in ["/hook/key", "/hook/key/gw/", "/hook/key/gw/x", "/hook/key/", "/Hook/key/gw", "/hook%2Fkey/gw", "*"] {
+        for no in ["/hook/key", "/hook/key/gw/", "/hook/key/gw/x", "/hook/key/", "/Hook/key/gw", "/hook%2Fkey/gw", "*"]
+        {
             assert_eq!(hook(no), None, "{no}");
         }
         assert!(values("/hook/{k}", Dialect::Php, "/index.php/hook/key/").is_some());
