@@ -7,6 +7,7 @@ pub mod expression;
 pub mod store;
 
 pub mod provider;
+pub mod rule;
 pub mod transaction;
 
 pub mod time;

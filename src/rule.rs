@@ -1,0 +1,354 @@
+//! Which requests are callbacks, how they are read, and which policy each of their events gets.
+
+pub mod choices;
+pub mod matcher;
+pub mod path;
+
+use std::{
+    collections::HashMap,
+    fmt,
+    net::IpAddr,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use http::{HeaderMap, Method, Uri};
+
+pub use self::{
+    choices::{Choices, ProviderChoice},
+    matcher::Matcher,
+};
+use crate::{
+    callback::{Channel, Event, Signature},
+    expression::{EventFacts, Expression, RequestFacts},
+    provider::{
+        contract::Provider,
+        extract::{Dialect, Places},
+    },
+    rule::path::NormalPath,
+    transaction::policy::Policy,
+};
+
+/// A set of rules is one machine word and a half, so that it can be a key; more rules than this are a fault.
+pub const RULES_MAX: usize = 128;
+
+/// How many combinations of rules are remembered; what comes on top is worked out anew each time.
+const MEMO_MAX: usize = 4096;
+
+/// How much longer than its retry span a provider's identities are remembered where no rule says.
+const RETENTION_MARGIN: Duration = Duration::from_secs(24 * 3600);
+
+/// How much of the provider's time limit a hold always leaves.
+const HOLD_MARGIN: Duration = Duration::from_secs(1);
+
+/// One rule: what it matches, and what it chooses.
+#[derive(Clone, Debug, Default)]
+pub struct Rule {
+    /// What it is called in logs and metrics.
+    pub name: Option<Arc<str>>,
+    /// What it matches on.
+    pub matcher: Matcher,
+    /// What it chooses for what it matches.
+    pub choices: Choices,
+}
+
+/// What is known of a request when its head has been read.
+#[derive(Clone, Copy, Debug)]
+pub struct Head<'a> {
+    /// The method.
+    pub method: &'a Method,
+    /// The target as received.
+    pub uri: &'a Uri,
+    /// The header fields as received.
+    pub headers: &'a HeaderMap,
+    /// The host it was sent to.
+    pub host: &'a str,
+    /// Where it comes from, as far as trusted proxies say.
+    pub source: IpAddr,
+}
+
+/// The compiled rules; cheap to clone.
+#[derive(Clone)]
+pub struct Rules(Arc<Inner>);
+
+struct Inner {
+    rules: Vec<Rule>,
+    /// Those that make a request a callback, in order.
+    callbacks: Vec<usize>,
+    base: Policy,
+    shapes: RwLock<HashMap<RuleSet, Arc<Shape>>>,
+    policies: RwLock<HashMap<(RuleSet, &'static str), Arc<Policy>>>,
+    failed: AtomicU64,
+}
+
+/// Rules by number, the first in the lowest bit.
+type RuleSet = u128;
+
+/// How a request is read: the part of a route that follows from the matching rules alone.
+#[derive(Debug)]
+struct Shape {
+    channel: Channel,
+    provider: ProviderChoice,
+    places: Arc<Places>,
+    dialect: Dialect,
+    scope_host: bool,
+    rule: Arc<str>,
+}
+
+/// What the rules make of one callback.
+#[derive(Clone)]
+pub struct Route {
+    /// Which way it came.
+    pub channel: Channel,
+    /// Who sent it.
+    pub provider: ProviderChoice,
+    /// Where its values stand; they go before what the provider's own reading says.
+    pub places: Arc<Places>,
+    /// How its bytes are read.
+    pub dialect: Dialect,
+    /// Whether the host is a part of the scope.
+    pub scope_host: bool,
+    /// The named segments of the first matching callback rule's path, decoded; the scope is made of these.
+    pub segments: Vec<(Arc<str>, String)>,
+    /// The first matching rule that has a name and does not look at the event.
+    pub rule: Arc<str>,
+    rules: Rules,
+    matching: RuleSet,
+    /// Rules that match if their `when` agrees with the event.
+    pending: RuleSet,
+}
+
+impl Rules {
+    /// Compiles the rules, the user's first and the preset's after them; `base` decides where none of them does.
+    ///
+    /// Only the first [`RULES_MAX`] count.
+    #[must_use]
+    pub fn new(mut rules: Vec<Rule>, base: Policy) -> Self {
+        rules.truncate(RULES_MAX);
+        let callbacks = (0..rules.len()).filter(|&i| rules[i].choices.make_a_callback()).collect();
+        let (shapes, policies) = (RwLock::default(), RwLock::default());
+        Self(Arc::new(Inner { rules, callbacks, base, shapes, policies, failed: AtomicU64::new(0) }))
+    }
+
+    /// The rules in the order in which they decide.
+    #[must_use]
+    pub fn list(&self) -> &[Rule] {
+        &self.0.rules
+    }
+
+    /// What applies where no rule and no provider decides.
+    #[must_use]
+    pub fn base(&self) -> &Policy {
+        &self.0.base
+    }
+
+    /// How often a `when` failed, and its rule therefore did not match.
+    #[must_use]
+    pub fn failed_expressions(&self) -> u64 {
+        self.0.failed.load(Ordering::Relaxed)
+    }
+
+    /// How a request is to be read, or `None` when it is no callback.
+    #[must_use]
+    pub fn classify(&self, head: &Head<'_>) -> Option<Route> {
+        let path = NormalPath::new(head.uri.path());
+        let first = self.0.callbacks.iter().copied().find(|&i| self.matches(i, head, &path))?;
+        let (mut matching, mut pending) = (0, 0);
+        for (i, rule) in self.0.rules.iter().enumerate() {
+            if rule.matcher.reads_event() {
+                pending |= RuleSet::from(rule.matcher.takes(head, &path)) << i;
+            } else {
+                matching |= RuleSet::from(i == first || self.matches(i, head, &path)) << i;
+            }
+        }
+        let shape = self.shape(matching);
+        Some(Route {
+            channel: shape.channel,
+            provider: shape.provider,
+            places: Arc::clone(&shape.places),
+            dialect: shape.dialect,
+            scope_host: shape.scope_host,
+            segments: self.0.rules[first].matcher.segments(&path),
+            rule: Arc::clone(&shape.rule),
+            rules: self.clone(),
+            matching,
+            pending,
+        })
+    }
+
+    /// Whether a rule that does not look at the event matches.
+    fn matches(&self, i: usize, head: &Head<'_>, path: &NormalPath<'_>) -> bool {
+        let matcher = &self.0.rules[i].matcher;
+        !matcher.reads_event()
+            && matcher.takes(head, path)
+            && matcher.when.as_deref().is_none_or(|when| self.agrees(when, head, path, None))
+    }
+
+    fn agrees(
+        &self,
+        when: &Expression,
+        head: &Head<'_>,
+        path: &NormalPath<'_>,
+        event: Option<&EventFacts<'_>>,
+    ) -> bool {
+        let request = RequestFacts {
+            method: head.method,
+            path: path.as_str(),
+            host: head.host,
+            query: head.uri.query().unwrap_or_default(),
+            headers: head.headers,
+            source: head.source,
+        };
+        when.eval_when(&request, event).unwrap_or_else(|_| {
+            self.0.failed.fetch_add(1, Ordering::Relaxed);
+            false
+        })
+    }
+
+    fn shape(&self, matching: RuleSet) -> Arc<Shape> {
+        remembered(&self.0.shapes, matching, || {
+            let places = Places {
+                reference: self.first(matching, |c| c.reference.clone()).unwrap_or_default(),
+                event_id: self.first(matching, |c| c.event_id.clone()).unwrap_or_default(),
+                state: self.first(matching, |c| c.state.clone()).unwrap_or_default(),
+                amount: self.first(matching, |c| c.amount.clone()).unwrap_or_default(),
+                currency: self.first(matching, |c| c.currency.clone()).unwrap_or_default(),
+                aliases: self.aliases(matching),
+                identity: self.first(matching, |c| c.identity_places.clone()).unwrap_or_default(),
+            };
+            Shape {
+                channel: self.first(matching, |c| c.channel).unwrap_or(Channel::Webhook),
+                provider: self.first(matching, |c| c.provider).unwrap_or(ProviderChoice::Auto),
+                places: Arc::new(places),
+                dialect: self.first(matching, |c| c.dialect).unwrap_or_default(),
+                scope_host: self.first(matching, |c| c.scope_host).unwrap_or(false),
+                rule: self.label(matching),
+            }
+        })
+    }
+
+    /// Each alias is a key of its own: for each, the first rule that sets it decides.
+    fn aliases(&self, matching: RuleSet) -> Vec<(Arc<str>, Vec<crate::provider::extract::Place>)> {
+        let mut aliases: Vec<(Arc<str>, _)> = Vec::new();
+        for (kind, places) in self.those(matching).flat_map(|rule| &rule.choices.aliases) {
+            if !aliases.iter().any(|(known, _)| known == kind) {
+                aliases.push((Arc::clone(kind), places.clone()));
+            }
+        }
+        aliases
+    }
+
+    fn policy(&self, matching: RuleSet, provider: Option<&'static Provider>) -> Arc<Policy> {
+        let name = provider.map_or("", |p| p.name);
+        remembered(&self.0.policies, (matching, name), || self.compose(matching, provider))
+    }
+
+    /// Rules, then the provider, then the default.
+    fn compose(&self, matching: RuleSet, provider: Option<&Provider>) -> Policy {
+        let mut policy = self.0.base.clone();
+        policy.rule = self.label(matching);
+        if let Some(provider) = provider {
+            policy.retention = policy.retention.max(provider.retry_span + RETENTION_MARGIN);
+            policy.hold = policy.hold.min(provider.answer_limit / 2);
+        }
+        // The last is laid first, so that the first one to set a key decides.
+        for rule in self.those(matching).collect::<Vec<_>>().into_iter().rev() {
+            rule.choices.lay_over(&mut policy);
+        }
+        if let Some(provider) = provider {
+            policy.hold = policy.hold.min(provider.answer_limit.saturating_sub(HOLD_MARGIN));
+        }
+        policy
+    }
+
+    fn label(&self, matching: RuleSet) -> Arc<str> {
+        self.those(matching).find_map(|rule| rule.name.clone()).unwrap_or_else(|| Arc::clone(&self.0.base.rule))
+    }
+
+    fn first<T>(&self, matching: RuleSet, pick: impl Fn(&Choices) -> Option<T>) -> Option<T> {
+        self.those(matching).find_map(|rule| pick(&rule.choices))
+    }
+
+    fn those(&self, set: RuleSet) -> impl Iterator<Item = &Rule> {
+        self.0.rules.iter().enumerate().filter(move |(i, _)| set >> i & 1 == 1).map(|(_, rule)| rule)
+    }
+}
+
+impl fmt::Debug for Rules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(&self.0.rules).finish()
+    }
+}
+
+impl Route {
+    /// The policy for one event of this callback, or for the callback as a whole where none could be read.
+    ///
+    /// `provider` is who was taken to have sent it, once that is known. The same choices are the same `Arc`.
+    #[must_use]
+    pub fn policy(
+        &self,
+        head: &Head<'_>,
+        provider: Option<&'static Provider>,
+        event: Option<&Event>,
+        signature: Signature,
+    ) -> Arc<Policy> {
+        let agreed = if self.pending == 0 { 0 } else { self.agreed(head, provider, event, signature) };
+        self.rules.policy(self.matching | agreed, provider)
+    }
+
+    /// The rules whose `when` agrees with the event; none where there is no event.
+    fn agreed(
+        &self,
+        head: &Head<'_>,
+        provider: Option<&'static Provider>,
+        event: Option<&Event>,
+        signature: Signature,
+    ) -> RuleSet {
+        let Some(event) = event else { return 0 };
+        let facts = EventFacts { event, provider: provider.map_or("", |p| p.name), signature };
+        let path = NormalPath::new(head.uri.path());
+        let mut agreed = 0;
+        for (i, rule) in self.rules.list().iter().enumerate() {
+            if self.pending >> i & 1 == 1
+                && let Some(when) = &rule.matcher.when
+            {
+                agreed |= RuleSet::from(self.rules.agrees(when, head, &path, Some(&facts))) << i;
+            }
+        }
+        agreed
+    }
+}
+
+impl fmt::Debug for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Route")
+            .field("rule", &self.rule)
+            .field("channel", &self.channel)
+            .field("provider", &self.provider)
+            .field("segments", &self.segments)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The value for a key: the one made before, or a new one, kept while there is room.
+fn remembered<K: std::hash::Hash + Eq, V>(
+    memo: &RwLock<HashMap<K, Arc<V>>>,
+    key: K,
+    make: impl FnOnce() -> V,
+) -> Arc<V> {
+    if let Some(known) = memo.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
+        return Arc::clone(known);
+    }
+    let made = Arc::new(make());
+    let mut memo = memo.write().unwrap_or_else(PoisonError::into_inner);
+    if memo.len() >= MEMO_MAX {
+        return made;
+    }
+    Arc::clone(memo.entry(key).or_insert(made))
+}
+
+#[cfg(test)]
+mod tests;
