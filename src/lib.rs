@@ -2,6 +2,8 @@
 //!
 //! The floors, from the top; arrows run downward only.
 
+pub mod telemetry;
+
 pub mod callback;
 pub mod expression;
 pub mod store;

@@ -1,0 +1,13 @@
+//! What the gate tells those who run it: figures, and a line in the log for each callback.
+
+mod escape;
+mod line;
+mod log;
+mod metrics;
+
+pub use self::{
+    escape::{escaped, outside},
+    line::{CALLBACK_TARGET, CallbackLine, log_callback},
+    log::{LogFormat, LogGuard, LogOptions, LogSink, dispatcher, start_logging},
+    metrics::{CallbackCounters, Channels, DECISIONS, JOINED_BY, Metrics, OUTCOMES, RequestKind},
+};

@@ -1,0 +1,347 @@
+//! The figures that `/metrics` shows, under the names that the README lists.
+//!
+//! Labels take their values from the configuration and from fixed lists only; nothing that comes with a request is
+//! ever a label.
+
+use std::{
+    collections::BTreeSet,
+    fmt,
+    sync::{Arc, Mutex, OnceLock, PoisonError, atomic::AtomicU64},
+    time::Duration,
+};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
+    registry::{Metric, Registry},
+};
+
+use crate::callback::Channel;
+
+/// What is decided about one event; the label `decision`.
+pub const DECISIONS: [&str; 12] = [
+    "first",
+    "joined",
+    "replayed",
+    "new_state",
+    "repeated",
+    "stale",
+    "second_payment",
+    "conflict",
+    "unverified",
+    "unrecognised",
+    "overflow",
+    "returned",
+];
+
+/// What came of an attempt; the label `outcome`.
+pub const OUTCOMES: [&str; 4] = ["accepted", "rejected", "not_sent", "unknown"];
+
+/// How a webhook and a return were found to belong together; the label `by` (`none`: they were kept apart by channel).
+pub const JOINED_BY: [&str; 5] = ["callback", "inquiry", "lookup", "learned", "none"];
+
+/// The label of whatever is in none of the lists, so that a slip of ours cannot multiply the series.
+const OTHER: &str = "other";
+/// How many names of rules are shown, reloads included; the others are counted together.
+const RULES_SHOWN: usize = 256;
+
+/// Waits and answers: from a hundredth of a second to the longest wait of a return, and beyond.
+const WAITS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
+/// Our own work: from 10 microseconds to the second in which something is wrong.
+const WORK: [f64; 14] =
+    [0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0];
+
+type Seconds = Gauge<f64, AtomicU64>;
+
+/// All figures of one gate.
+pub struct Metrics {
+    registry: Registry,
+    callbacks: Family<CallbackLabels, Counter>,
+    rules: Mutex<BTreeSet<Arc<str>>>,
+    deliveries: Family<DeliveryLabels, Counter>,
+    joined: Family<JoinedLabels, Counter>,
+    requests: [Counter; 2],
+    lock_wait: Channels<Histogram>,
+    /// From an attempt's first byte to the end of its answer.
+    pub delivery_seconds: Histogram,
+    /// How long webhooks were held before they were forwarded.
+    pub hold_seconds: Histogram,
+    /// What the gate adds to a request that it neither holds nor makes wait.
+    pub added_latency_seconds: Histogram,
+    /// How long the store took to make a decision durable.
+    pub store_commit_seconds: Histogram,
+    /// Callers that wait for a delivery's answer or for their turn.
+    pub waiters: Gauge,
+    /// Callbacks that are in the app.
+    pub in_flight: Gauge,
+    /// Deliveries that wait for a person.
+    pub review_entries: Gauge,
+    /// Identities that are remembered.
+    pub remembered_events: Gauge,
+    /// Open connections from callers.
+    pub connections: Gauge,
+    /// Log lines that were given up because whoever reads the log is too slow.
+    pub log_lines_dropped: Counter,
+    oldest_due: Seconds,
+    upstream_up: Gauge,
+    clock_suspect: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl Metrics {
+    /// Figures that all stand at zero.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut of = Registration(Registry::with_prefix("oncegate"));
+        let requests = Family::<RequestLabels, Counter>::default();
+        let lock_wait = Family::<ChannelLabels, Histogram>::new_with_constructor(|| Histogram::new(WAITS));
+        of.add("requests", "Requests, by whether they are callbacks", requests.clone());
+        of.add("lock_wait_seconds", "How long callbacks waited for their turn", lock_wait.clone());
+        of.0.register("build", "What runs here", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        Self {
+            callbacks: of.add("callbacks", "Events in callbacks, by what was decided about them", Family::default()),
+            rules: Mutex::default(),
+            deliveries: of.add(
+                "deliveries",
+                "Attempts to bring an event to the app, by what came of them",
+                Family::default(),
+            ),
+            joined: of.add("joined", "Callbacks, by how the other channel's names were found", Family::default()),
+            requests: RequestKind::ALL.map(|kind| requests.get_or_create_owned(&RequestLabels { kind: kind.as_str() })),
+            lock_wait: Channels::of(|channel| {
+                lock_wait.get_or_create_owned(&ChannelLabels { channel: channel.as_str() })
+            }),
+            delivery_seconds: of.add(
+                "delivery_seconds",
+                "How long the app took over a callback",
+                Histogram::new(WAITS),
+            ),
+            hold_seconds: of.add("hold_seconds", "How long webhooks were held", Histogram::new(WAITS)),
+            added_latency_seconds: of.add(
+                "added_latency_seconds",
+                "What the gate adds to a request that it neither holds nor makes wait",
+                Histogram::new(WORK),
+            ),
+            store_commit_seconds: of.add(
+                "store_commit_seconds",
+                "How long the store took over a commit",
+                Histogram::new(WORK),
+            ),
+            waiters: of.add("waiters", "Callers that wait for an answer or for their turn", Gauge::default()),
+            in_flight: of.add("in_flight", "Callbacks that are in the app", Gauge::default()),
+            review_entries: of.add("review_entries", "Deliveries that wait for a person", Gauge::default()),
+            remembered_events: of.add("remembered_events", "Identities that are remembered", Gauge::default()),
+            connections: of.add("connections", "Open connections from callers", Gauge::default()),
+            log_lines_dropped: of.add(
+                "log_lines_dropped",
+                "Log lines given up, the reader being slow",
+                Counter::default(),
+            ),
+            oldest_due: of.add("oldest_due_seconds", "How long the oldest due work has been due", Seconds::default()),
+            upstream_up: of.add("upstream_up", "Whether the app could be reached at the last try", Gauge::default()),
+            clock_suspect: of.add(
+                "clock_suspect",
+                "Whether the clock has jumped and nothing expires",
+                Gauge::default(),
+            ),
+            registry: of.0,
+        }
+    }
+
+    /// Adds a figure that a part brings with it; `oncegate_` is put in front of its name.
+    pub fn register(&mut self, name: &str, help: &str, metric: impl Metric) {
+        self.registry.register(name, help, metric);
+    }
+
+    /// The counters of the callbacks that one rule decides, of one provider and channel; to be kept by who counts often.
+    #[must_use]
+    pub fn callback_counters(&self, rule: &Arc<str>, provider: &'static str, channel: Channel) -> CallbackCounters {
+        CallbackCounters {
+            family: self.callbacks.clone(),
+            rule: self.bounded(rule),
+            provider,
+            channel,
+            counters: Arc::default(),
+        }
+    }
+
+    /// Counts one attempt to bring an event to the app.
+    pub fn count_delivery(&self, provider: &'static str, outcome: &'static str) {
+        let outcome = known(&OUTCOMES, outcome);
+        self.deliveries.get_or_create(&DeliveryLabels { provider, outcome }).inc();
+    }
+
+    /// Counts one callback by how it was joined (see [`JOINED_BY`]).
+    pub fn count_joined(&self, by: &'static str) {
+        self.joined.get_or_create(&JoinedLabels { by: known(&JOINED_BY, by) }).inc();
+    }
+
+    /// Counts one request.
+    pub fn count_request(&self, kind: RequestKind) {
+        self.requests[kind as usize].inc();
+    }
+
+    /// Notes how long a callback waited for its turn.
+    pub fn observe_lock_wait(&self, channel: Channel, wait: Duration) {
+        self.lock_wait.get(channel).observe(wait.as_secs_f64());
+    }
+
+    /// Notes for how long the oldest due work has been due.
+    pub fn set_oldest_due(&self, age: Duration) {
+        self.oldest_due.set(age.as_secs_f64());
+    }
+
+    /// Notes whether the app could be reached.
+    pub fn set_upstream_up(&self, up: bool) {
+        self.upstream_up.set(i64::from(up));
+    }
+
+    /// Notes whether the clock is not believed at the moment.
+    pub fn set_clock_suspect(&self, suspect: bool) {
+        self.clock_suspect.set(i64::from(suspect));
+    }
+
+    /// Everything in the `OpenMetrics` text format.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut page = String::with_capacity(16 * 1024);
+        // Writing to a string fails only if a metric's own encoder does, and then half a page is worth more than none.
+        if let Err(error) = text::encode(&mut page, &self.registry) {
+            tracing::error!(%error, "the metrics could not be written in full");
+        }
+        page
+    }
+
+    fn bounded(&self, rule: &Arc<str>) -> Arc<str> {
+        let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        if rules.len() >= RULES_SHOWN && !rules.contains(rule) {
+            return Arc::from(OTHER);
+        }
+        rules.insert(Arc::clone(rule));
+        Arc::clone(rule)
+    }
+}
+
+/// What sort of request it is; the label `kind`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestKind {
+    /// None of ours; it streams through.
+    Passthrough,
+    /// A callback.
+    Callback,
+}
+
+impl RequestKind {
+    const ALL: [Self; 2] = [Self::Passthrough, Self::Callback];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Passthrough => "passthrough",
+            Self::Callback => "callback",
+        }
+    }
+}
+
+/// One thing for each channel.
+#[derive(Clone, Debug)]
+pub struct Channels<T> {
+    webhook: T,
+    back: T,
+}
+
+impl<T> Channels<T> {
+    /// What `make` makes for each channel.
+    pub fn of(mut make: impl FnMut(Channel) -> T) -> Self {
+        Self { webhook: make(Channel::Webhook), back: make(Channel::Return) }
+    }
+
+    /// The one of this channel.
+    #[must_use]
+    pub const fn get(&self, channel: Channel) -> &T {
+        match channel {
+            Channel::Webhook => &self.webhook,
+            Channel::Return => &self.back,
+        }
+    }
+}
+
+/// The counters of one rule, provider and channel: one per decision, each made when it is first needed and from then
+/// on a single atomic addition.
+#[derive(Clone, Debug)]
+pub struct CallbackCounters {
+    family: Family<CallbackLabels, Counter>,
+    rule: Arc<str>,
+    provider: &'static str,
+    channel: Channel,
+    counters: Arc<[OnceLock<Counter>; DECISIONS.len() + 1]>,
+}
+
+impl CallbackCounters {
+    /// Counts one decision (see [`DECISIONS`]).
+    pub fn count(&self, decision: &'static str) {
+        let place = DECISIONS.iter().position(|known| *known == decision).unwrap_or(DECISIONS.len());
+        self.counters[place].get_or_init(|| self.counter(place)).inc();
+    }
+
+    fn counter(&self, place: usize) -> Counter {
+        self.family.get_or_create_owned(&CallbackLabels {
+            rule: Arc::clone(&self.rule),
+            provider: self.provider,
+            channel: self.channel.as_str(),
+            decision: DECISIONS.get(place).copied().unwrap_or(OTHER),
+        })
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CallbackLabels {
+    rule: Arc<str>,
+    provider: &'static str,
+    channel: &'static str,
+    decision: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DeliveryLabels {
+    provider: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct JoinedLabels {
+    by: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ChannelLabels {
+    channel: &'static str,
+}
+
+struct Registration(Registry);
+
+impl Registration {
+    fn add<M: Metric + Clone>(&mut self, name: &str, help: &str, metric: M) -> M {
+        self.0.register(name, help, metric.clone());
+        metric
+    }
+}
+
+fn known(list: &[&'static str], value: &'static str) -> &'static str {
+    if list.contains(&value) { value } else { OTHER }
+}

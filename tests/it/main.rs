@@ -1,0 +1,3 @@
+//! Tests at the door, one file per part.
+
+mod telemetry;
