@@ -23,14 +23,14 @@ use hyper::body::Body;
 use tokio::sync::{Notify, oneshot, watch};
 
 use crate::{
-    callback::{Answer, Channel},
+    callback::{Answer, Channel, Key},
     store::{CommitError, Due, Store, StoreError, Want},
     telemetry::Metrics,
     time::{Clock, SteadyClock, Timestamp},
     transaction::{
-        lock::LeaseId,
+        lock::{Claimed, LeaseId},
         policy::Policy,
-        state::{Delivery, Phase},
+        state::{Delivery, Letter, Phase, StoredRequest},
         transition::{self, Effect, Ending, Input, LockChange, Refused, Transition, View},
     },
 };
@@ -69,8 +69,17 @@ pub enum SendError {
 pub struct Heard {
     /// How the try ended.
     pub ending: Ending,
-    /// The header fields of the app's answer: for the caller who came first, and for nobody else.
+    /// The whole answer: its header fields for the caller who came first and for nobody else, its body for all who wait.
+    pub full: Option<Full>,
+}
+
+/// An answer with all that belongs to the one caller whose request it answers.
+#[derive(Clone, Debug)]
+pub struct Full {
+    /// The header fields as the app sent them.
     pub headers: HeaderMap,
+    /// What others may hear of it too.
+    pub answer: Arc<Answer>,
 }
 
 /// Bounds and limits of the dispatch.
@@ -113,7 +122,7 @@ pub struct Dispatch<S, A> {
     waiters: DashMap<LeaseId, watch::Sender<Option<Arc<Heard>>>>,
     waiting: AtomicUsize,
     /// Held deliveries of this process by name, so that a return ends their hold.
-    held: DashMap<crate::callback::Key, Vec<LeaseId>>,
+    held: DashMap<Key, Vec<LeaseId>>,
     answers: Interner,
     timer: Notify,
     armed: AtomicU64,
@@ -121,6 +130,8 @@ pub struct Dispatch<S, A> {
 
 /// How often a decision is taken anew because somebody else was faster, before that is called a fault of ours.
 const MOST_CONFLICTS: usize = 1000;
+/// Why an outcome is unknown when the app took longer than it may.
+pub const TOO_SLOW: &str = "no answer in time";
 /// The timer looks at least so often.
 const TICK: Duration = Duration::from_secs(1);
 /// How much is forgotten in one step, and how much is found due.
@@ -160,13 +171,17 @@ impl<S: Store, A: App> Dispatch<S, A> {
     pub async fn commit(self: &Arc<Self>, mut transition: Transition) -> Result<(), CommitError> {
         let effects = std::mem::take(&mut transition.effects);
         let due = earliest(&transition);
+        let held = newly_held(&transition);
         let started = tokio::time::Instant::now();
         let granted = self.store.commit(transition, self.clock.now()).await?;
-        self.metrics.store_commit(started.elapsed());
+        self.metrics.store_commit_seconds.observe(started.elapsed().as_secs_f64());
+        if let Some((id, letter)) = held {
+            self.note_held(id, &letter.claimed);
+        }
         self.arm(due);
         for effect in effects {
             match effect {
-                Effect::Tell(id, ending) => self.tell(id, ending, HeaderMap::new()),
+                Effect::Tell(id, ending) => self.tell(id, ending, None),
                 Effect::Alarm(id, why) => tracing::error!(delivery = id.0, why, "a delivery needs a person"),
             }
         }
@@ -190,13 +205,29 @@ impl<S: Store, A: App> Dispatch<S, A> {
         }
     }
 
+    /// The present moment, as the store shall know it.
+    pub fn clock_now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
     /// Gives a lease back from where nothing can be awaited.
     pub fn give_back(self: &Arc<Self>, lease: LeaseId) {
+        self.change_lock(LockChange::Release(lease));
+    }
+
+    /// Keeps a lease for `quiet`: we lost sight of the app, which may still be at work.
+    pub fn keep(self: &Arc<Self>, lease: LeaseId, quiet: Duration) {
+        self.change_lock(LockChange::Keep(lease, self.clock_now().after(quiet)));
+    }
+
+    fn change_lock(self: &Arc<Self>, change: LockChange) {
+        // At the very end there may be no runtime left, and then nobody waits for the lease.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let dispatch = Arc::clone(self);
-        tokio::spawn(async move {
-            let release = Transition { locks: vec![LockChange::Release(lease)], ..Transition::default() };
-            if let Err(error) = dispatch.commit(release).await {
-                tracing::error!(lease = lease.0, %error, "a lease could not be given back");
+        runtime.spawn(async move {
+            let transition = Transition { locks: vec![change], ..Transition::default() };
+            if let Err(error) = dispatch.commit(transition).await {
+                tracing::error!(%error, "a lease could not be changed");
             }
         });
     }
@@ -233,9 +264,9 @@ impl<S: Store, A: App> Dispatch<S, A> {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    fn tell(&self, id: LeaseId, ending: Ending, headers: HeaderMap) {
+    fn tell(&self, id: LeaseId, ending: Ending, full: Option<Full>) {
         if let Some((_, sender)) = self.waiters.remove(&id) {
-            sender.send_replace(Some(Arc::new(Heard { ending, headers })));
+            sender.send_replace(Some(Arc::new(Heard { ending, full })));
         }
     }
 
@@ -252,7 +283,7 @@ impl<S: Store, A: App> Dispatch<S, A> {
         self: &Arc<Self>,
         id: LeaseId,
         input: &Input,
-        mut headers: Option<HeaderMap>,
+        full: Option<Full>,
     ) -> Result<Delivery, StepError> {
         for _ in 0..MOST_CONFLICTS {
             let now = self.clock.now();
@@ -260,12 +291,12 @@ impl<S: Store, A: App> Dispatch<S, A> {
             let mut transition = transition::apply(&view, id, input.clone(), now)?;
             let after = after(&view, &transition, id)?;
             let told = transition.effects.iter().position(|effect| matches!(effect, Effect::Tell(told, _) if *told == id));
-            // The owner of the outcome tells it, for only it has the whole answer.
-            let told = told.filter(|_| headers.is_some()).map(|at| transition.effects.remove(at));
+            // Whoever brings the outcome tells it, for only he has the whole answer.
+            let told = told.map(|at| transition.effects.remove(at));
             match self.commit(transition).await {
                 Ok(()) => {
-                    if let (Some(Effect::Tell(_, ending)), Some(headers)) = (told, headers.take()) {
-                        self.tell(id, ending, headers);
+                    if let Some(Effect::Tell(_, ending)) = told {
+                        self.tell(id, ending, full);
                     }
                     return Ok(after);
                 }
@@ -291,8 +322,8 @@ impl<S: Store, A: App> Dispatch<S, A> {
         let letter = &delivery.letter;
         self.unhold(&delivery);
         let waited = now.since(letter.arrived);
-        self.metrics.hold(waited.min(letter.policy.hold));
-        self.metrics.lock_wait(Channel::Webhook, waited.saturating_sub(letter.policy.hold));
+        self.metrics.hold_seconds.observe(waited.min(letter.policy.hold).as_secs_f64());
+        self.metrics.observe_lock_wait(Channel::Webhook, waited.saturating_sub(letter.policy.hold));
         let connection = match self.app.connect().await {
             Ok(connection) => connection,
             Err(why) => return guard.fail(SendError::NotSent(why)).await,
@@ -309,51 +340,62 @@ impl<S: Store, A: App> Dispatch<S, A> {
         };
         guard.attempt = Some(sent.attempts);
         let started = tokio::time::Instant::now();
-        let policy = &letter.policy;
-        let answer = tokio::time::timeout(policy.timeout, self.exchange(connection, &delivery)).await;
-        let answer = answer.unwrap_or_else(|_| Err(SendError::Unknown("no answer in time".to_owned())));
-        let (ending, headers) = match answer {
-            Ok((answer, headers)) => (self.classify(answer, policy), headers),
-            Err(SendError::NotSent(why)) => (Ending::NotSent(why), HeaderMap::new()),
-            Err(SendError::Unknown(why)) => (Ending::Unknown(why, None), HeaderMap::new()),
-        };
-        self.metrics.delivery(letter.provider, ending.as_str(), started.elapsed());
+        let heard = self.exchange(connection, &letter.request, &letter.policy).await;
+        self.metrics.count_delivery(letter.provider, heard.ending.as_str());
+        self.metrics.delivery_seconds.observe(started.elapsed().as_secs_f64());
         guard.disarm();
-        self.end(id, sent.attempts, ending, headers).await;
+        self.end(id, sent.attempts, heard.ending, heard.full).await;
     }
 
-    async fn exchange(&self, connection: A::Connection, delivery: &Delivery) -> Result<(Answer, HeaderMap), SendError> {
-        let request = &delivery.letter.request;
-        let mut outgoing = Request::new(request.body.clone());
-        *outgoing.method_mut() = request.method.clone();
-        *outgoing.uri_mut() = request.uri.clone();
-        *outgoing.headers_mut() = request.headers.clone();
-        let response = self.app.send(connection, outgoing).await?;
+    /// Sends a request and reads the answer whole, within the time limit; says what came of it.
+    pub async fn exchange(&self, connection: A::Connection, request: &StoredRequest, policy: &Policy) -> Heard {
+        let exchange = async { self.read_whole(self.app.send(connection, request.to_http()).await?).await };
+        let ending = match tokio::time::timeout(policy.timeout, exchange).await {
+            Ok(Ok(full)) => return Heard { ending: self.classify(&full.answer, policy), full: Some(full) },
+            Ok(Err(SendError::NotSent(why))) => Ending::NotSent(why),
+            Ok(Err(SendError::Unknown(why))) => Ending::Unknown(why, None),
+            Err(_) => Ending::Unknown(TOO_SLOW.to_owned(), None),
+        };
+        Heard { ending, full: None }
+    }
+
+    /// Reads an answer whole; one that is too large loses its body.
+    async fn read_whole(&self, response: Response<A::Body>) -> Result<Full, SendError> {
         let (head, body) = response.into_parts();
         let body = read(body, self.options.max_answer).await.map_err(SendError::Unknown)?;
         let content_type = head.headers.get(header::CONTENT_TYPE).map(|value| value.as_bytes().into());
-        Ok((Answer { status: head.status, content_type, body }, head.headers))
+        let answer = self.answers.intern(Answer { status: head.status, content_type, body });
+        Ok(Full { headers: head.headers, answer })
     }
 
-    fn classify(&self, answer: Answer, policy: &Policy) -> Ending {
-        let answer = self.answers.intern(answer);
+    fn classify(&self, answer: &Arc<Answer>, policy: &Policy) -> Ending {
         if matches!(answer.status, StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT) {
-            return Ending::Unknown("a middle box answered for the app".to_owned(), Some(answer));
+            return Ending::Unknown("a middle box answered for the app".to_owned(), Some(Arc::clone(answer)));
         }
-        if policy.is_success(&answer) { Ending::Accepted(answer) } else { Ending::Rejected(answer) }
+        if !policy.is_success(answer) {
+            return Ending::Rejected(Arc::clone(answer));
+        }
+        let large = answer.body.as_ref().is_some_and(|body| body.len() > self.options.max_remembered_answer);
+        // Too large to remember: a tombstone, which still acknowledges.
+        Ending::Accepted(if large {
+            Arc::new(Answer { body: None, ..(**answer).clone() })
+        } else {
+            Arc::clone(answer)
+        })
     }
 
-    async fn end(self: &Arc<Self>, id: LeaseId, attempt: u32, ending: Ending, headers: HeaderMap) {
-        let input = Input::Ended { attempt, ending: ending.clone() };
-        if let Err(error) = self.step_with(id, &input, Some(headers.clone())).await {
+    async fn end(self: &Arc<Self>, id: LeaseId, attempt: u32, ending: Ending, full: Option<Full>) {
+        let input = Input::Ended { attempt, ending };
+        if let Err(error) = self.step_with(id, &input, full.clone()).await {
+            let Input::Ended { ending, .. } = input else { return };
             tracing::error!(delivery = id.0, %error, outcome = ending.as_str(), "an outcome could not be recorded");
             // The callers shall not wait for what can't be recorded.
-            self.tell(id, ending, headers);
+            self.tell(id, ending, full);
         }
     }
 
     /// A held delivery can be found by its names.
-    pub fn note_held(&self, id: LeaseId, claimed: &crate::transaction::lock::Claimed) {
+    fn note_held(&self, id: LeaseId, claimed: &Claimed) {
         for name in &claimed.names {
             self.held.entry(name.key).or_default().push(id);
         }
@@ -372,7 +414,7 @@ impl<S: Store, A: App> Dispatch<S, A> {
     }
 
     /// The payer's return has been through under these names: what is held for it need not wait longer.
-    pub async fn end_holds(self: &Arc<Self>, names: impl Iterator<Item = crate::callback::Key>) {
+    pub async fn end_holds(self: &Arc<Self>, names: impl Iterator<Item = Key>) {
         for name in names {
             let Some((_, ids)) = self.held.remove(&name) else { continue };
             for id in ids {
@@ -449,6 +491,16 @@ fn earliest(transition: &Transition) -> Timestamp {
         _ => None,
     });
     deliveries.chain(leases).min().unwrap_or(Timestamp::NEVER)
+}
+
+/// The delivery that this transition holds, for the payer's return to find.
+fn newly_held(transition: &Transition) -> Option<(LeaseId, Arc<Letter>)> {
+    transition.deliveries.iter().find_map(|change| match change {
+        transition::Change::Put(delivery) if matches!(delivery.phase, Phase::Held { .. }) && !delivery.owed => {
+            Some((delivery.id, Arc::clone(&delivery.letter)))
+        }
+        _ => None,
+    })
 }
 
 /// The delivery as the transition leaves it; as it was, where it is removed.
@@ -539,7 +591,7 @@ impl<S: Store, A: App> Unfinished<S, A> {
             SendError::NotSent(why) => Ending::NotSent(why),
             SendError::Unknown(why) => Ending::Unknown(why, None),
         };
-        dispatch.end(id, attempt, ending, HeaderMap::new()).await;
+        dispatch.end(id, attempt, ending, None).await;
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::expression::Expression;
+use crate::{callback::Answer, expression::Expression};
 
 /// How two events are told to be the same (DESIGN: *identity*).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,6 +145,18 @@ pub struct Policy {
     pub signature_required: bool,
     /// Decide and count, but neither hold nor lock nor collapse.
     pub shadow: bool,
+}
+
+impl Policy {
+    /// Whether this answer of the app says that it has taken the callback in: `success`, else any 2xx status. An
+    /// expression that fails on it says no.
+    #[must_use]
+    pub fn is_success(&self, answer: &Answer) -> bool {
+        let Some(success) = &self.success else { return answer.status.is_success() };
+        let content_type = answer.content_type.as_deref().and_then(|text| std::str::from_utf8(text).ok());
+        let body = answer.body.as_deref().unwrap_or_default();
+        success.eval_success(answer.status.as_u16(), content_type, body).unwrap_or(false)
+    }
 }
 
 impl Default for Policy {

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Uri};
+use http::{HeaderMap, Method, Request, Uri};
 
 use super::{
     lock::{Claimed, LeaseId},
@@ -25,6 +25,18 @@ pub struct StoredRequest {
     pub headers: HeaderMap,
     /// The bytes as received.
     pub body: Bytes,
+}
+
+impl StoredRequest {
+    /// The request as it goes out.
+    #[must_use]
+    pub fn to_http(&self) -> Request<Bytes> {
+        let mut request = Request::new(self.body.clone());
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.uri.clone();
+        *request.headers_mut() = self.headers.clone();
+        request
+    }
 }
 
 /// One reference's life at our gate.
@@ -132,7 +144,7 @@ pub struct Carried {
 #[derive(Debug)]
 pub struct Letter {
     /// What the app shall see.
-    pub request: StoredRequest,
+    pub request: Arc<StoredRequest>,
     /// The provider's name; a label.
     pub provider: &'static str,
     /// The events inside, old ones that go along included.

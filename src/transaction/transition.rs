@@ -65,7 +65,7 @@ pub struct Arrival {
     /// The provider's name.
     pub provider: &'static str,
     /// What the app shall see.
-    pub request: StoredRequest,
+    pub request: Arc<StoredRequest>,
     /// What it must not overlap with.
     pub claimed: Claimed,
 }

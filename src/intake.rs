@@ -1,0 +1,523 @@
+//! From a request that a rule takes for a callback to what its caller hears: read, decide, commit, answer.
+
+pub mod reading;
+mod noted;
+mod relay;
+mod repeat;
+
+use std::{net::IpAddr, sync::Arc};
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderValue, Method, Response, StatusCode, Uri,
+    header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, RETRY_AFTER},
+};
+use tokio::time::Instant;
+
+use self::{
+    noted::{Book, Noted},
+    reading::{Reading, Secrets, Whole},
+    repeat::{Repeats, Turn},
+};
+pub use self::relay::Relayed;
+use crate::{
+    callback::{Answer, Channel, Signature},
+    dispatch::{App, Dispatch, Full, Heard, SendError, TOO_SLOW},
+    permit::{NoPermit, Permit},
+    provider::contract::Ack,
+    rule::Route,
+    store::{CommitError, Store, StoreError, Want},
+    transaction::{
+        lock::LeaseId,
+        policy::{OnRepeatReturn, Treatment},
+        state::StoredRequest,
+        transition::{Arrival, Course, Decision, Ending, Input, Transition, arrive},
+    },
+};
+
+/// Every answer to a webhook says what was decided about it.
+pub const DECISION_HEADER: &str = "oncegate-decision";
+
+/// A callback that has been read whole.
+#[derive(Debug)]
+pub struct Received {
+    /// The method.
+    pub method: Method,
+    /// The target as received.
+    pub uri: Uri,
+    /// The header fields as received: what rules, providers and signatures read.
+    pub headers: HeaderMap,
+    /// The header fields as the app shall see them.
+    pub outgoing: HeaderMap,
+    /// The body as received.
+    pub body: Bytes,
+    /// The host the caller meant.
+    pub host: String,
+    /// Who sent it, as far as the trusted proxies can be believed.
+    pub source: IpAddr,
+}
+
+impl Received {
+    fn whole(&self) -> Whole<'_> {
+        Whole {
+            method: &self.method,
+            uri: &self.uri,
+            headers: &self.headers,
+            body: &self.body,
+            host: &self.host,
+            source: self.source,
+        }
+    }
+}
+
+/// What the caller of a callback hears.
+#[derive(Debug)]
+pub enum Reply<B> {
+    /// All of it is here.
+    Whole(Response<Bytes>),
+    /// It comes from the app.
+    Relayed(Response<Relayed>),
+    /// It comes from the app, and nothing depends on it (`shadow`).
+    Streamed(Response<B>),
+}
+
+/// The intake.
+pub struct Intake<S, A> {
+    dispatch: Arc<Dispatch<S, A>>,
+    /// The app, as it stands in keys and names.
+    upstream: String,
+    secrets: Secrets,
+    repeats: Repeats,
+    book: Book,
+}
+
+/// How often a callback is decided anew because something came in between.
+const MOST_ROUNDS: usize = 1000;
+/// What a caller is asked to wait before he tries again.
+const RETRY_SECONDS: u64 = 10;
+
+impl<S: Store, A: App> Intake<S, A> {
+    /// An intake that brings its callbacks to `dispatch`.
+    pub fn new(
+        dispatch: Arc<Dispatch<S, A>>,
+        upstream: String,
+        secrets: Secrets,
+    ) -> Arc<Self> {
+        let book = Book::new(Arc::clone(&dispatch.metrics));
+        Arc::new(Self { dispatch, upstream, secrets, repeats: Repeats::default(), book })
+    }
+
+    /// The dispatch.
+    pub const fn dispatch(&self) -> &Arc<Dispatch<S, A>> {
+        &self.dispatch
+    }
+
+    /// Deals with one callback. To be called in a task of its own: a caller that hangs up cancels nothing.
+    pub async fn handle(self: Arc<Self>, route: Route, received: Received) -> Reply<A::Body> {
+        match route.channel {
+            Channel::Webhook => self.webhook(&route, received).await,
+            Channel::Return => self.back(&route, received).await,
+        }
+    }
+
+    async fn webhook(self: Arc<Self>, route: &Route, received: Received) -> Reply<A::Body> {
+        let now = self.dispatch.clock_now();
+        let reading = Reading::of(route, &received.whole(), &self.upstream, &self.secrets, now);
+        let mut line = Noted::new(&reading, received.source);
+        self.dispatch.metrics.count_joined(reading.joined_by());
+        if let Some((decision, treatment, why)) = refused(&reading) {
+            line.decision(decision, why);
+            return self.treat(&reading, received, decision, treatment, line).await;
+        }
+        let request = Arc::new(StoredRequest {
+            method: received.method,
+            uri: received.uri,
+            headers: received.outgoing,
+            body: received.body,
+        });
+        let keys: Vec<_> = reading.statements.iter().flatten().map(|s| s.identified.transaction).collect();
+        let arriving = reading.arriving();
+        for _ in 0..MOST_ROUNDS {
+            let now = self.dispatch.clock_now();
+            let view = match self.dispatch.store.load(Want::Transactions(&keys, &reading.claimed.names), now).await {
+                Ok(view) => view,
+                Err(error) => return self.no_store(&error, line),
+            };
+            let id = self.dispatch.next_id();
+            let arrival = Arrival {
+                id,
+                next: self.dispatch.next_id(),
+                events: arriving.clone(),
+                provider: reading.provider.name,
+                request: Arc::clone(&request),
+                claimed: reading.claimed.clone(),
+            };
+            let (decided, mut transition) = arrive(&view, arrival, now);
+            transition.links = reading.links();
+            // In shadow a delivery is there to be counted; this one request records its outcome.
+            let seen = (!transition.deliveries.is_empty()).then_some(id);
+            line.decisions(&decided.decisions, decided.why);
+            let waiter = match &decided.course {
+                Course::Deliver(id) | Course::Wait(id) | Course::Again(id) => match self.dispatch.wait_on(*id) {
+                    Some(waiter) => Some(waiter),
+                    None => return self.overflow(line, "too many callers wait already"),
+                },
+                _ => None,
+            };
+            if !is_nothing(&transition) {
+                match self.dispatch.commit(transition).await {
+                    Ok(()) => {}
+                    Err(CommitError::Conflict) => {
+                        tokio::task::yield_now().await;
+                        continue;
+                    }
+                    Err(CommitError::Store(error)) => return self.no_store(&error, line),
+                    Err(error @ (CommitError::Full | CommitError::LeaseLost)) => {
+                        return self.overflow(line, &error.to_string());
+                    }
+                }
+            }
+            match decided.course {
+                Course::Deliver(_) => {
+                    let Some(heard) = wait(waiter).await else { return self.going_down(line) };
+                    return line.tell(&self.book, reply_of(&heard, true));
+                }
+                Course::Wait(id) => {
+                    // It may have ended between the look and the wait.
+                    let Some(heard) = self.still_there(id, waiter).await else { continue };
+                    return line.tell(&self.book, reply_of(&heard, false));
+                }
+                Course::Again(id) => _ = self.still_there(id, waiter).await,
+                Course::Replay(answer) => return line.tell(&self.book, reply_with(&answer)),
+                Course::Ack => return line.tell(&self.book, reply_ack(&reading.provider.ack)),
+                Course::Retryable => {
+                    return line.tell(&self.book, plain(StatusCode::SERVICE_UNAVAILABLE, RETRYABLE));
+                }
+                Course::Refuse => return line.tell(&self.book, plain(StatusCode::CONFLICT, REFUSED)),
+                Course::Unremembered => return self.unremembered(&reading, &request, line).await,
+                Course::Shadow => return self.in_shadow(seen, &reading, &request, line).await,
+            }
+        }
+        self.overflow(line, "it could not be decided: too much comes in between")
+    }
+
+    async fn still_there(&self, id: LeaseId, waiter: Option<Waiter<S, A>>) -> Option<Arc<Heard>> {
+        let now = self.dispatch.clock_now();
+        let view = self.dispatch.store.load(Want::Delivery(id), now).await.ok()?;
+        view.delivery(id)?;
+        wait(waiter).await
+    }
+
+    /// What a callback meets whose signature is wrong, or of which nobody can tell what it is about.
+    async fn treat(
+        self: &Arc<Self>,
+        reading: &Reading,
+        received: Received,
+        decision: Decision,
+        treatment: Treatment,
+        line: Noted,
+    ) -> Reply<A::Body> {
+        let request = StoredRequest {
+            method: received.method,
+            uri: received.uri,
+            headers: received.outgoing,
+            body: received.body,
+        };
+        match treatment {
+            Treatment::Forward => self.unremembered(reading, &request, line).await,
+            Treatment::Ack => line.tell(&self.book, reply_ack(&reading.provider.ack)),
+            Treatment::Refuse if decision == Decision::Unverified => {
+                line.tell(&self.book, plain(reading.provider.refusal, "The signature does not fit.\n"))
+            }
+            Treatment::Refuse => line.tell(&self.book, plain(StatusCode::UNPROCESSABLE_ENTITY, UNREADABLE)),
+            // Without a durable store nobody could keep it for a person: the provider shall keep it.
+            Treatment::Review => line.tell(&self.book, plain(StatusCode::SERVICE_UNAVAILABLE, RETRYABLE)),
+        }
+    }
+
+    /// Brings a request to the app under the lock; nothing is remembered of it and nobody else hears the answer.
+    async fn unremembered(
+        self: &Arc<Self>,
+        reading: &Reading,
+        request: &StoredRequest,
+        line: Noted,
+    ) -> Reply<A::Body> {
+        let mut permit = match Permit::take(&self.dispatch, reading.claimed.clone(), None).await {
+            Ok(permit) => permit,
+            Err(NoPermit::Commit(CommitError::Store(error))) => return self.no_store(&error, line),
+            Err(error) => return self.overflow(line, &error.to_string()),
+        };
+        let policy = &reading.policy;
+        let heard = match self.dispatch.app.connect().await {
+            Err(why) => Heard { ending: Ending::NotSent(why), full: None },
+            Ok(connection) => {
+                permit.sending(policy.quiet);
+                self.dispatch.exchange(connection, request, policy).await
+            }
+        };
+        self.dispatch.metrics.count_delivery(reading.provider.name, heard.ending.as_str());
+        match heard.ending {
+            Ending::Accepted(_) | Ending::Rejected(_) => {
+                if let Err(error) = permit.end(policy.linger, Vec::new()).await {
+                    tracing::error!(%error, "a lease could not be given back");
+                }
+            }
+            Ending::NotSent(_) => permit.not_sent(),
+            // The permit is dropped, and its lease kept for as long as the app may be at work.
+            Ending::Unknown(..) => {}
+        }
+        line.tell(&self.book, reply_of(&heard, true))
+    }
+
+    /// Sends it on as if there were no gate, and records what came of it where it was the first of its kind.
+    async fn in_shadow(
+        self: &Arc<Self>,
+        seen: Option<LeaseId>,
+        reading: &Reading,
+        request: &StoredRequest,
+        line: Noted,
+    ) -> Reply<A::Body> {
+        let heard = match self.dispatch.app.connect().await {
+            Ok(connection) => self.dispatch.exchange(connection, request, &reading.policy).await,
+            Err(why) => Heard { ending: Ending::NotSent(why), full: None },
+        };
+        self.dispatch.metrics.count_delivery(reading.provider.name, heard.ending.as_str());
+        if let Some(id) = seen {
+            let input = Input::Ended { attempt: 0, ending: heard.ending.clone() };
+            if let Err(error) = self.dispatch.step(id, &input).await {
+                tracing::warn!(%error, "what was seen in shadow could not be recorded");
+            }
+        }
+        line.tell(&self.book, reply_of(&heard, true))
+    }
+
+    fn overflow(&self, mut line: Noted, why: &str) -> Reply<A::Body> {
+        line.decision(Decision::Overflow, why);
+        line.tell(&self.book, plain(StatusCode::SERVICE_UNAVAILABLE, RETRYABLE))
+    }
+
+    fn no_store(&self, error: &StoreError, mut line: Noted) -> Reply<A::Body> {
+        tracing::error!(%error, "a callback is refused because the store can't be used");
+        line.decision(Decision::Overflow, &error.to_string());
+        line.tell(&self.book, plain(StatusCode::SERVICE_UNAVAILABLE, RETRYABLE))
+    }
+
+    fn going_down(&self, line: Noted) -> Reply<A::Body> {
+        line.tell(&self.book, plain(StatusCode::SERVICE_UNAVAILABLE, RETRYABLE))
+    }
+
+    /// A payer who comes back: waits his turn, goes to the app, and gets his own page.
+    async fn back(self: Arc<Self>, route: &Route, received: Received) -> Reply<A::Body> {
+        let now = self.dispatch.clock_now();
+        let started = Instant::now();
+        let reading = Reading::of(route, &received.whole(), &self.upstream, &self.secrets, now);
+        let mut line = Noted::new(&reading, received.source);
+        let why = match &reading.statements {
+            Err(why) => why.0.clone(),
+            Ok(_) if reading.claimed.names.is_empty() => "no name was found on it".to_owned(),
+            Ok(_) => "the payer comes back".to_owned(),
+        };
+        line.decision(Decision::Returned, &why);
+        let policy = Arc::clone(&reading.policy);
+        let safe = matches!(received.method, Method::GET | Method::HEAD);
+        let mut turn = None;
+        if policy.on_repeat_return == OnRepeatReturn::Redirect && !safe && !reading.claimed.names.is_empty() {
+            match self.repeats.turn(&received, policy.return_wait).await {
+                Turn::First(first) => turn = Some(first),
+                Turn::Repeat(location) => {
+                    line.decision(Decision::Returned, "the same again: sent to where the first one was sent");
+                    return line.tell(&self.book, redirect(location));
+                }
+                Turn::Again => {}
+            }
+        }
+        let request = StoredRequest {
+            method: received.method,
+            uri: received.uri,
+            headers: received.outgoing,
+            body: received.body,
+        };
+        let mut permit = if policy.shadow {
+            None
+        } else {
+            let view = self.dispatch.store.load(Want::Transactions(&[], &reading.claimed.names), now).await;
+            let mut claimed = reading.claimed.clone();
+            for name in view.map(|view| view.linked).unwrap_or_default() {
+                claimed.names.push(name);
+                claimed.kinds.push(name.kind);
+            }
+            // Who waits with a page in front of him may reload it; what he posts must not be lost.
+            let patience = safe.then_some(policy.return_wait);
+            match Permit::take(&self.dispatch, claimed, patience).await {
+                Ok(permit) => Some(permit),
+                Err(NoPermit::TooLong) => {
+                    line.decision(Decision::Returned, "waits its turn: a page that reloads itself");
+                    return line.tell(&self.book, waiting_page());
+                }
+                Err(error) => {
+                    line.decision(Decision::Overflow, &error.to_string());
+                    return line.tell(&self.book, plain(StatusCode::SERVICE_UNAVAILABLE, BUSY));
+                }
+            }
+        };
+        self.dispatch.metrics.observe_lock_wait(Channel::Return, started.elapsed());
+        let connection = match self.dispatch.app.connect().await {
+            Ok(connection) => connection,
+            Err(why) => {
+                line.why = why;
+                return line.tell(&self.book, plain(StatusCode::BAD_GATEWAY, DOWN));
+            }
+        };
+        if let Some(permit) = &mut permit {
+            permit.sending(policy.quiet);
+        }
+        let answer = tokio::time::timeout(policy.timeout, self.dispatch.app.send(connection, request.to_http())).await;
+        let response = match answer {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => {
+                line.why = error.to_string();
+                if let (Some(permit), SendError::NotSent(_)) = (permit, &error) {
+                    permit.not_sent();
+                }
+                return line.tell(&self.book, plain(StatusCode::BAD_GATEWAY, DOWN));
+            }
+            Err(_) => {
+                TOO_SLOW.clone_into(&mut line.why);
+                return line.tell(&self.book, plain(StatusCode::GATEWAY_TIMEOUT, SLOW));
+            }
+        };
+        if let Some(turn) = turn {
+            turn.accepted(response.status(), response.headers());
+        }
+        line.end(&self.book, response.status());
+        match permit {
+            None => Reply::Streamed(response),
+            Some(permit) => {
+                let been_through = !response.status().is_server_error();
+                let returned = if been_through { reading.claimed.names } else { Vec::new() };
+                Reply::Relayed(relay::relay(response, permit, policy.linger, returned))
+            }
+        }
+    }
+}
+
+type Waiter<S, A> = crate::dispatch::Waiter<S, A>;
+
+async fn wait<S: Store, A: App>(waiter: Option<Waiter<S, A>>) -> Option<Arc<Heard>> {
+    waiter?.heard().await
+}
+
+fn is_nothing(transition: &Transition) -> bool {
+    transition.transactions.is_empty()
+        && transition.deliveries.is_empty()
+        && transition.locks.is_empty()
+        && transition.links.is_empty()
+        && transition.history.is_empty()
+}
+
+/// Whether a callback is dealt with before anybody asks whether it is known: verify before claiming.
+fn refused(reading: &Reading) -> Option<(Decision, Treatment, &str)> {
+    let policy = &reading.policy;
+    match (reading.signature, &reading.statements) {
+        (Signature::Invalid, _) => Some((Decision::Unverified, policy.on_unverified, "its signature is wrong or too old")),
+        (Signature::Absent, _) if policy.signature_required => {
+            Some((Decision::Unverified, policy.on_unverified, "it is not signed, and has to be"))
+        }
+        (Signature::Unchecked, _) if policy.signature_required => {
+            Some((Decision::Unverified, policy.on_unverified, "its signature has to be checked, and nobody can"))
+        }
+        (_, Err(why)) => Some((Decision::Unrecognised, policy.on_unrecognised, &why.0)),
+        (_, Ok(_)) => None,
+    }
+}
+
+/// What a caller hears of a delivery; the header fields only where it is his own request that was answered.
+fn reply_of(heard: &Heard, own: bool) -> Response<Bytes> {
+    match (&heard.full, &heard.ending) {
+        (Some(full), _) if own => reply_full(full),
+        (Some(Full { answer, .. }), _)
+        | (None, Ending::Accepted(answer) | Ending::Rejected(answer) | Ending::Unknown(_, Some(answer))) => {
+            reply_with(answer)
+        }
+        (None, Ending::NotSent(_)) => plain(StatusCode::BAD_GATEWAY, DOWN),
+        (None, Ending::Unknown(why, None)) if why == TOO_SLOW => plain(StatusCode::GATEWAY_TIMEOUT, SLOW),
+        (None, Ending::Unknown(..)) => plain(StatusCode::BAD_GATEWAY, BROKEN),
+    }
+}
+
+fn reply_full(full: &Full) -> Response<Bytes> {
+    let mut response = reply_with(&full.answer);
+    for (name, value) in &full.headers {
+        if *name != CONTENT_TYPE && !is_framing(name) {
+            response.headers_mut().append(name, value.clone());
+        }
+    }
+    response
+}
+
+/// Fields that belong to the connection the answer came by, or to the framing that is made anew.
+fn is_framing(name: &http::HeaderName) -> bool {
+    use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+    [CONNECTION, CONTENT_LENGTH, TE, TRAILER, TRANSFER_ENCODING, UPGRADE].contains(name)
+        || matches!(name.as_str(), "keep-alive" | "proxy-connection")
+}
+
+fn reply_with(answer: &Answer) -> Response<Bytes> {
+    let body = answer.body.as_deref().map(Bytes::copy_from_slice).unwrap_or_default();
+    let mut response = Response::new(body);
+    *response.status_mut() = answer.status;
+    if let Some(Ok(content_type)) = answer.content_type.as_deref().map(HeaderValue::from_bytes) {
+        response.headers_mut().insert(CONTENT_TYPE, content_type);
+    }
+    response
+}
+
+fn reply_ack(ack: &Ack) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from_static(ack.body.as_bytes()));
+    *response.status_mut() = ack.status;
+    if let Some(content_type) = ack.content_type {
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    }
+    response
+}
+
+const RETRYABLE: &str = "This callback can't be taken now. Please send it again later.\n";
+const REFUSED: &str = "This callback has been dealt with before.\n";
+const UNREADABLE: &str = "No payment can be read from this callback.\n";
+const DOWN: &str = "The application behind this gateway could not be reached.\n";
+const SLOW: &str = "The application behind this gateway did not answer in time.\n";
+const BROKEN: &str = "The application behind this gateway broke off. It is not known whether it got the request.\n";
+const BUSY: &str = "Too much waits at this gateway. Please try again in a moment.\n";
+
+fn plain(status: StatusCode, body: &'static str) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from_static(body.as_bytes()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if status.is_server_error() {
+        headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_SECONDS));
+    }
+    response
+}
+
+fn redirect(location: HeaderValue) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = StatusCode::SEE_OTHER;
+    response.headers_mut().insert(LOCATION, location);
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// A page that asks for itself again, for a payer whose turn has not come.
+fn waiting_page() -> Response<Bytes> {
+    const PAGE: &str = "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta http-equiv=\"refresh\" content=\"2\">\
+        <title>One moment</title><p>Your payment is being confirmed. This page continues by itself.</p></html>\n";
+    let mut response = Response::new(Bytes::from_static(PAGE.as_bytes()));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert("refresh", HeaderValue::from_static("2"));
+    response
+}
+

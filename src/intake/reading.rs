@@ -1,0 +1,259 @@
+//! A callback as a value: who sent it, what it says, under which keys and names it is known, and what its rules chose.
+//!
+//! Pure: `explain` reads recorded requests with it exactly as the running gate does.
+
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
+
+use http::{HeaderMap, Method, Uri};
+
+use crate::{
+    callback::{Alias, Channel, Event, RequestView, Signature},
+    provider::{
+        self,
+        contract::{Provider, Secret, Unrecognised},
+        generic::GENERIC,
+    },
+    rule::{Head, ProviderChoice, Route},
+    time::Timestamp,
+    transaction::{
+        identity::{Identified, Scope, identify},
+        lock::{Claimed, Kind, LockName},
+        policy::{IdentityBy, LockBy, Policy},
+        transition::Arriving,
+    },
+};
+
+/// A request that a rule takes for a callback, read whole.
+#[derive(Clone, Copy, Debug)]
+pub struct Whole<'a> {
+    /// The method.
+    pub method: &'a Method,
+    /// The target as received.
+    pub uri: &'a Uri,
+    /// The header fields as received.
+    pub headers: &'a HeaderMap,
+    /// The body as received.
+    pub body: &'a [u8],
+    /// The host the caller meant.
+    pub host: &'a str,
+    /// Who sent it, as far as the trusted proxies can be believed.
+    pub source: IpAddr,
+}
+
+impl<'a> Whole<'a> {
+    /// What rules match on.
+    #[must_use]
+    pub const fn head(&self) -> Head<'a> {
+        Head { method: self.method, uri: self.uri, headers: self.headers, host: self.host, source: self.source }
+    }
+
+    const fn view<'s>(&self, route: &'s Route) -> RequestView<'s>
+    where
+        'a: 's,
+    {
+        RequestView {
+            method: self.method,
+            uri: self.uri,
+            headers: self.headers,
+            body: self.body,
+            segments: route.segments.as_slice(),
+        }
+    }
+}
+
+/// The configured secrets, by provider.
+pub type Secrets = HashMap<&'static str, Vec<Secret>>;
+
+/// One event, identified, with its policy.
+#[derive(Clone, Debug)]
+pub struct Statement {
+    /// What it says.
+    pub event: Event,
+    /// Its keys.
+    pub identified: Identified,
+    /// What its rules chose.
+    pub policy: Arc<Policy>,
+}
+
+/// What was read from a callback.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    /// Who sent it; the generic provider where nobody could tell.
+    pub provider: &'static Provider,
+    /// What the check of its signature came to.
+    pub signature: Signature,
+    /// What it says; never empty. A return says nothing, it only has names.
+    pub statements: Result<Vec<Statement>, Unrecognised>,
+    /// What the rules chose for the callback as a whole.
+    pub policy: Arc<Policy>,
+    /// Its names, and what it must not overlap with.
+    pub claimed: Claimed,
+    /// The same names, readable: the kind and the value.
+    pub locks: Vec<(String, String)>,
+    /// Other names of a return.
+    pub aliases: Vec<Alias>,
+    /// The reference of a return that carries one.
+    pub reference: Option<String>,
+}
+
+impl Reading {
+    /// Reads a callback that came by `route` to the app at `upstream`.
+    #[must_use]
+    pub fn of(route: &Route, whole: &Whole<'_>, upstream: &str, secrets: &Secrets, now: Timestamp) -> Self {
+        let view = whole.view(route);
+        let provider = match route.provider {
+            ProviderChoice::Named(provider) => provider,
+            ProviderChoice::Auto if route.channel == Channel::Return => &GENERIC,
+            ProviderChoice::Auto => provider::recognise(&view).unwrap_or(&GENERIC),
+        };
+        let secrets = secrets.get(provider.name).map(Vec::as_slice).unwrap_or_default();
+        match route.channel {
+            Channel::Webhook => Self::of_webhook(route, whole, &view, provider, upstream, secrets, now),
+            Channel::Return => Self::of_return(route, whole, &view, provider, upstream),
+        }
+    }
+
+    fn of_webhook(
+        route: &Route,
+        whole: &Whole<'_>,
+        view: &RequestView<'_>,
+        provider: &'static Provider,
+        upstream: &str,
+        secrets: &[Secret],
+        now: Timestamp,
+    ) -> Self {
+        let head = whole.head();
+        let signature = provider.scheme.check(view, secrets, now);
+        let scope = Scope { upstream, host: route.scope_host.then_some(whole.host), segments: &route.segments };
+        let read = || {
+            let events = provider::read(provider, &route.places, view, route.dialect)?;
+            events.into_iter().map(|event| {
+                let policy = route.policy(&head, Some(provider), Some(&event), signature);
+                let places = match policy.identity {
+                    IdentityBy::Places => provider::identity(&route.places, view, route.dialect)?,
+                    _ => Vec::new(),
+                };
+                let identified = identify(&scope, provider.name, &event, policy.identity, whole.body, &places);
+                Ok(Statement { event, identified, policy })
+            })
+            .collect::<Result<Vec<_>, Unrecognised>>()
+        };
+        let statements = read();
+        let policy = match statements.as_deref() {
+            Ok([first, ..]) => Arc::clone(&first.policy),
+            _ => route.policy(&head, Some(provider), None, signature),
+        };
+        let mut names = Names::new(upstream);
+        for statement in statements.iter().flatten() {
+            names.event(provider, Some(&statement.event.reference), &statement.event.aliases);
+        }
+        let claimed = names.claimed(Channel::Webhook, policy.lock);
+        let (aliases, reference) = (Vec::new(), None);
+        Self { provider, signature, statements, policy, claimed, locks: names.readable, aliases, reference }
+    }
+
+    fn of_return(
+        route: &Route,
+        whole: &Whole<'_>,
+        view: &RequestView<'_>,
+        provider: &'static Provider,
+        upstream: &str,
+    ) -> Self {
+        let signature = Signature::Unchecked;
+        let policy = route.policy(&whole.head(), Some(provider), None, signature);
+        let read = provider::names(&route.places, view, route.dialect);
+        let mut names = Names::new(upstream);
+        let (statements, found) = match read {
+            Ok(found) => (Ok(Vec::new()), found),
+            Err(why) => (Err(why), provider::Names::default()),
+        };
+        names.event(provider, found.reference.as_deref(), &found.aliases);
+        let claimed = names.claimed(Channel::Return, policy.lock);
+        let (aliases, reference) = (found.aliases, found.reference);
+        Self { provider, signature, statements, policy, claimed, locks: names.readable, aliases, reference }
+    }
+
+    /// The events as the transition wants them.
+    #[must_use]
+    pub fn arriving(&self) -> Vec<Arriving> {
+        let arriving = |statement: &Statement| Arriving {
+            identified: statement.identified,
+            state: statement.event.state,
+            verified: self.signature == Signature::Valid,
+            policy: Arc::clone(&statement.policy),
+        };
+        self.statements.iter().flatten().map(arriving).collect()
+    }
+
+    /// Names that this callback, signed as it is, vouches to belong together.
+    #[must_use]
+    pub fn links(&self) -> Vec<(LockName, LockName)> {
+        match (self.signature, self.statements.as_deref()) {
+            // In a batch nobody could tell which name belongs to which.
+            (Signature::Valid, Ok([_])) => {
+                let (first, others) = match self.claimed.names.split_first() {
+                    Some((first, others)) => (*first, others),
+                    None => return Vec::new(),
+                };
+                others.iter().map(|other| (first, *other)).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// By what the two channels of its payment are joined; a label.
+    #[must_use]
+    pub fn joined_by(&self) -> &'static str {
+        if self.claimed.kinds.len() > 1 { "callback" } else { "none" }
+    }
+}
+
+/// Collects the names of a callback, event by event.
+struct Names<'a> {
+    upstream: &'a str,
+    names: Vec<LockName>,
+    kinds: Option<Vec<Kind>>,
+    readable: Vec<(String, String)>,
+}
+
+impl<'a> Names<'a> {
+    const fn new(upstream: &'a str) -> Self {
+        Self { upstream, names: Vec::new(), kinds: None, readable: Vec::new() }
+    }
+
+    fn event(&mut self, provider: &Provider, reference: Option<&str>, aliases: &[Alias]) {
+        let mut kinds = Vec::with_capacity(1 + aliases.len());
+        if let Some(reference) = reference {
+            // Two providers may use one reference for two payments.
+            let mut kind = String::with_capacity(32);
+            kind.push_str("reference:");
+            kind.push_str(provider.name);
+            kinds.push(self.add(kind, reference));
+        }
+        for alias in aliases {
+            kinds.push(self.add(alias.kind.to_string(), &alias.value));
+        }
+        self.kinds = Some(match self.kinds.take() {
+            None => kinds,
+            Some(common) => common.into_iter().filter(|kind| kinds.contains(kind)).collect(),
+        });
+    }
+
+    fn add(&mut self, kind: String, value: &str) -> Kind {
+        let name = LockName::new(self.upstream, &kind, value);
+        if !self.names.contains(&name) {
+            self.names.push(name);
+            self.readable.push((kind, value.to_owned()));
+        }
+        name.kind
+    }
+
+    fn claimed(&mut self, channel: Channel, lock: LockBy) -> Claimed {
+        Claimed {
+            channel,
+            names: std::mem::take(&mut self.names),
+            kinds: self.kinds.take().unwrap_or_default(),
+            exclusive: lock == LockBy::Upstream,
+        }
+    }
+}
