@@ -1,0 +1,3 @@
+//! The integration tests, in one binary so that they are linked once; each file is named as the part it tests.
+
+mod dialect;
