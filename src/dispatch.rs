@@ -40,7 +40,7 @@ pub trait App: Send + Sync + 'static {
     /// A connection that stands.
     type Connection: Send;
     /// The body of an answer, as it comes.
-    type Body: Body<Data = Bytes, Error: Display> + Send + Unpin + 'static;
+    type Body: Body<Data = Bytes, Error: Display + Send> + Send + Unpin + 'static;
 
     /// Opens a connection, or takes one that is surely alive. Nothing has been sent when this fails; says why.
     fn connect(&self) -> impl Future<Output = Result<Self::Connection, String>> + Send;
@@ -290,7 +290,8 @@ impl<S: Store, A: App> Dispatch<S, A> {
             let view = self.store.load(Want::Delivery(id), now).await?;
             let mut transition = transition::apply(&view, id, input.clone(), now)?;
             let after = after(&view, &transition, id)?;
-            let told = transition.effects.iter().position(|effect| matches!(effect, Effect::Tell(told, _) if *told == id));
+            let told =
+                transition.effects.iter().position(|effect| matches!(effect, Effect::Tell(told, _) if *told == id));
             // Whoever brings the outcome tells it, for only he has the whole answer.
             let told = told.map(|at| transition.effects.remove(at));
             match self.commit(transition).await {
@@ -377,11 +378,7 @@ impl<S: Store, A: App> Dispatch<S, A> {
         }
         let large = answer.body.as_ref().is_some_and(|body| body.len() > self.options.max_remembered_answer);
         // Too large to remember: a tombstone, which still acknowledges.
-        Ending::Accepted(if large {
-            Arc::new(Answer { body: None, ..(**answer).clone() })
-        } else {
-            Arc::clone(answer)
-        })
+        Ending::Accepted(if large { Arc::new(Answer { body: None, ..(**answer).clone() }) } else { Arc::clone(answer) })
     }
 
     async fn end(self: &Arc<Self>, id: LeaseId, attempt: u32, ending: Ending, full: Option<Full>) {

@@ -1,7 +1,7 @@
 //! From a request that a rule takes for a callback to what its caller hears: read, decide, commit, answer.
 
-pub mod reading;
 mod noted;
+pub mod reading;
 mod relay;
 mod repeat;
 
@@ -14,12 +14,12 @@ use http::{
 };
 use tokio::time::Instant;
 
+pub use self::relay::Relayed;
 use self::{
     noted::{Book, Noted},
     reading::{Reading, Secrets, Whole},
     repeat::{Repeats, Turn},
 };
-pub use self::relay::Relayed;
 use crate::{
     callback::{Answer, Channel, Signature},
     dispatch::{App, Dispatch, Full, Heard, SendError, TOO_SLOW},
@@ -98,11 +98,7 @@ const RETRY_SECONDS: u64 = 10;
 
 impl<S: Store, A: App> Intake<S, A> {
     /// An intake that brings its callbacks to `dispatch`.
-    pub fn new(
-        dispatch: Arc<Dispatch<S, A>>,
-        upstream: String,
-        secrets: Secrets,
-    ) -> Arc<Self> {
+    pub fn new(dispatch: Arc<Dispatch<S, A>>, upstream: String, secrets: Secrets) -> Arc<Self> {
         let book = Book::new(Arc::clone(&dispatch.metrics));
         Arc::new(Self { dispatch, upstream, secrets, repeats: Repeats::default(), book })
     }
@@ -236,12 +232,7 @@ impl<S: Store, A: App> Intake<S, A> {
     }
 
     /// Brings a request to the app under the lock; nothing is remembered of it and nobody else hears the answer.
-    async fn unremembered(
-        self: &Arc<Self>,
-        reading: &Reading,
-        request: &StoredRequest,
-        line: Noted,
-    ) -> Reply<A::Body> {
+    async fn unremembered(self: &Arc<Self>, reading: &Reading, request: &StoredRequest, line: Noted) -> Reply<A::Body> {
         let mut permit = match Permit::take(&self.dispatch, reading.claimed.clone(), None).await {
             Ok(permit) => permit,
             Err(NoPermit::Commit(CommitError::Store(error))) => return self.no_store(&error, line),
@@ -419,7 +410,9 @@ fn is_nothing(transition: &Transition) -> bool {
 fn refused(reading: &Reading) -> Option<(Decision, Treatment, &str)> {
     let policy = &reading.policy;
     match (reading.signature, &reading.statements) {
-        (Signature::Invalid, _) => Some((Decision::Unverified, policy.on_unverified, "its signature is wrong or too old")),
+        (Signature::Invalid, _) => {
+            Some((Decision::Unverified, policy.on_unverified, "its signature is wrong or too old"))
+        }
         (Signature::Absent, _) if policy.signature_required => {
             Some((Decision::Unverified, policy.on_unverified, "it is not signed, and has to be"))
         }
@@ -520,4 +513,3 @@ fn waiting_page() -> Response<Bytes> {
     headers.insert("refresh", HeaderValue::from_static("2"));
     response
 }
-

@@ -2,17 +2,17 @@
 //!
 //! The floors, from the top; arrows run downward only.
 
+pub mod dispatch;
 pub mod intake;
 pub mod permit;
-pub mod dispatch;
 
 pub mod store;
 pub mod telemetry;
 
-pub mod rule;
-pub mod provider;
-pub mod transaction;
-pub mod expression;
 pub mod callback;
+pub mod expression;
+pub mod provider;
+pub mod rule;
+pub mod transaction;
 
 pub mod time;

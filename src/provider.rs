@@ -2,14 +2,220 @@
 
 pub mod contract;
 pub mod extract;
+pub mod generic;
+pub mod mollie;
+pub mod signature;
 
-use contract::Provider;
+use std::{fmt::Write, time::Duration};
 
-/// Every provider the gate knows by name.
-pub static PROVIDERS: &[&Provider] = &[];
+use crate::callback::{Alias, Event, RequestView, State};
+use contract::{Provider, Scheme, Unrecognised};
+use extract::{Dialect, Found, Place, Places, Reader, decimal};
+
+/// Every provider the gate knows by name, in the order in which they are tried for `auto`.
+pub static PROVIDERS: &[&Provider] = &[&mollie::MOLLIE, &generic::GENERIC];
 
 /// The provider with this name.
 #[must_use]
 pub fn by_name(name: &str) -> Option<&'static Provider> {
     PROVIDERS.iter().copied().find(|p| p.name == name)
 }
+
+/// The first provider whose callbacks look like this request (`provider = "auto"`).
+#[must_use]
+pub fn recognise(view: &RequestView<'_>) -> Option<&'static Provider> {
+    PROVIDERS.iter().copied().find(|p| (p.recognise)(view))
+}
+
+/// The statements of a callback: what the provider says, and over it what the rule's places say.
+///
+/// Places speak of one event; where a callback carries several, only other names may be added, to all of them.
+///
+/// # Errors
+///
+/// If no one reference can be read, or a place that is named can be read in two ways.
+pub fn read(
+    provider: &Provider,
+    places: &Places,
+    view: &RequestView<'_>,
+    dialect: Dialect,
+) -> Result<Vec<Event>, Unrecognised> {
+    let events = (provider.events)(view, dialect);
+    let mut reader = Reader::new(view, dialect);
+    reader.prepare(places.iter());
+    let names = Names::read(&reader, places)?;
+    let mut events = match (events, &names.reference) {
+        (Ok(events), _) => events,
+        // What the provider's own reading misses, the rule may know.
+        (Err(_), Some(_)) => vec![Event::default()],
+        (Err(why), None) => return Err(missing(places).unwrap_or(why)),
+    };
+    match events.as_mut_slice() {
+        [] => return Err(Unrecognised("the callback carries no event".into())),
+        [event] => override_event(event, &reader, places, names)?,
+        several if places.speaks_of_one() => {
+            let count = several.len();
+            return Err(Unrecognised(format!("the rule's places speak of one event, the callback carries {count}")));
+        }
+        several => several.iter_mut().for_each(|event| add_names(event, &names.aliases)),
+    }
+    Ok(events)
+}
+
+/// The names that a callback goes by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    /// The provider's id of the payment; a return often does not carry it.
+    pub reference: Option<String>,
+    /// Every other name.
+    pub aliases: Vec<Alias>,
+}
+
+impl Names {
+    fn read(reader: &Reader<'_>, places: &Places) -> Result<Self, Unrecognised> {
+        let mut names = Self { reference: told(reader.first(&places.reference))?, aliases: Vec::new() };
+        for (kind, places) in &places.aliases {
+            if let Some(value) = told(reader.first(places))? {
+                names.aliases.push(Alias { kind: kind.clone(), value });
+            }
+        }
+        Ok(names)
+    }
+}
+
+/// The names that a return carries; none is no fault.
+///
+/// # Errors
+///
+/// If a place that is named can be read in two ways.
+pub fn names(places: &Places, view: &RequestView<'_>, dialect: Dialect) -> Result<Names, Unrecognised> {
+    let mut reader = Reader::new(view, dialect);
+    reader.prepare(places.iter());
+    Names::read(&reader, places)
+}
+
+/// What stands in the places that make two events the same (`identity = [places]`), by place; what is absent or empty
+/// is left out.
+///
+/// # Errors
+///
+/// If one of them can be read in two ways, or none of them is there: nothing would make all events the same.
+pub fn identity(
+    places: &Places,
+    view: &RequestView<'_>,
+    dialect: Dialect,
+) -> Result<Vec<(String, String)>, Unrecognised> {
+    let mut reader = Reader::new(view, dialect);
+    reader.prepare(&places.identity);
+    let mut parts = Vec::with_capacity(places.identity.len());
+    for place in &places.identity {
+        if let Some(value) = told(reader.read(place))? {
+            parts.push((place.to_string(), value));
+        }
+    }
+    if parts.is_empty() { Err(nothing_at(&places.identity)) } else { Ok(parts) }
+}
+
+impl Places {
+    fn speaks_of_one(&self) -> bool {
+        [&self.reference, &self.event_id, &self.state, &self.amount, &self.currency].iter().any(|key| !key.is_empty())
+    }
+}
+
+fn override_event(event: &mut Event, reader: &Reader<'_>, places: &Places, names: Names) -> Result<(), Unrecognised> {
+    add_names(event, &names.aliases);
+    if let Some(reference) = names.reference {
+        event.reference = reference;
+    } else if matches!(reader.first(&places.reference), Found::Empty) {
+        return Err(nothing_at(&places.reference));
+    }
+    if let Some(id) = told(reader.first(&places.event_id))? {
+        event.event_id = Some(id);
+    }
+    if let Some(text) = told(reader.first(&places.state))? {
+        set_state(event, text);
+    }
+    if let Some(text) = told(reader.first_amount(&places.amount))? {
+        event.amount = decimal(&text);
+        add_fact(event, "amount", text);
+    }
+    if let Some(text) = told(reader.first(&places.currency))? {
+        event.currency = Some(text.to_ascii_uppercase());
+        add_fact(event, "currency", text);
+    }
+    Ok(())
+}
+
+fn add_names(event: &mut Event, aliases: &[Alias]) {
+    for alias in aliases {
+        event.aliases.retain(|known| known.kind != alias.kind);
+        event.aliases.push(alias.clone());
+    }
+}
+
+/// One of our words is a state; any other tells this state from another, and no more.
+fn set_state(event: &mut Event, text: String) {
+    event.state = State::ALL.into_iter().find(|state| state.as_str() == text);
+    event.detail = event.state.is_none().then(|| text.clone());
+    set_fact(event, "state", text);
+}
+
+fn set_fact(event: &mut Event, name: &'static str, text: String) {
+    event.facts.retain(|(known, _)| *known != name);
+    event.facts.push((name, text));
+}
+
+/// An amount tells two refunds apart, but alone it does not tell a refund from the payment: then nothing is told.
+fn add_fact(event: &mut Event, name: &'static str, text: String) {
+    if !event.facts.is_empty() {
+        set_fact(event, name, text);
+    }
+}
+
+fn told(found: Found<'_>) -> Result<Option<String>, Unrecognised> {
+    match found {
+        Found::One(text) => Ok(Some(text.into_owned())),
+        Found::Absent | Found::Empty => Ok(None),
+        Found::Ambiguous(why) => Err(Unrecognised(why)),
+    }
+}
+
+fn missing(places: &Places) -> Option<Unrecognised> {
+    (!places.reference.is_empty()).then(|| nothing_at(&places.reference))
+}
+
+fn nothing_at(places: &[Place]) -> Unrecognised {
+    let places: Vec<_> = places.iter().map(ToString::to_string).collect();
+    Unrecognised(format!("nothing stands at {}", places.join(", ")))
+}
+
+/// The table of providers, in Markdown, for the README.
+#[must_use]
+pub fn docs_table() -> String {
+    let mut table = String::from(
+        "| provider | name in the config | signed | acknowledged by | waits | retries for |\n|---|---|---|---|---|---|\n",
+    );
+    for p in PROVIDERS {
+        let signed = match p.scheme {
+            Scheme::Unsigned => "no",
+            Scheme::Signed(_) => "yes",
+        };
+        let body = if p.ack.body.is_empty() { String::new() } else { format!(" `{}`", p.ack.body) };
+        let (status, waits, retries) = (p.ack.status.as_u16(), span(p.answer_limit), span(p.retry_span));
+        // Writing to a string cannot fail.
+        let _ = writeln!(table, "| {} | `{}` | {signed} | {status}{body} | {waits} | {retries} |", p.title, p.name);
+    }
+    table
+}
+
+fn span(duration: Duration) -> String {
+    match duration.as_secs() {
+        seconds if seconds >= 48 * 3600 && seconds % (24 * 3600) == 0 => format!("{} d", seconds / (24 * 3600)),
+        seconds if seconds >= 3600 && seconds % 3600 == 0 => format!("{} h", seconds / 3600),
+        seconds if seconds >= 120 && seconds % 60 == 0 => format!("{} min", seconds / 60),
+        seconds => format!("{seconds} s"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -127,16 +127,18 @@ impl Reading {
         let scope = Scope { upstream, host: route.scope_host.then_some(whole.host), segments: &route.segments };
         let read = || {
             let events = provider::read(provider, &route.places, view, route.dialect)?;
-            events.into_iter().map(|event| {
-                let policy = route.policy(&head, Some(provider), Some(&event), signature);
-                let places = match policy.identity {
-                    IdentityBy::Places => provider::identity(&route.places, view, route.dialect)?,
-                    _ => Vec::new(),
-                };
-                let identified = identify(&scope, provider.name, &event, policy.identity, whole.body, &places);
-                Ok(Statement { event, identified, policy })
-            })
-            .collect::<Result<Vec<_>, Unrecognised>>()
+            events
+                .into_iter()
+                .map(|event| {
+                    let policy = route.policy(&head, Some(provider), Some(&event), signature);
+                    let places = match policy.identity {
+                        IdentityBy::Places => provider::identity(&route.places, view, route.dialect)?,
+                        _ => Vec::new(),
+                    };
+                    let identified = identify(&scope, provider.name, &event, policy.identity, whole.body, &places);
+                    Ok(Statement { event, identified, policy })
+                })
+                .collect::<Result<Vec<_>, Unrecognised>>()
         };
         let statements = read();
         let policy = match statements.as_deref() {

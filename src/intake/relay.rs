@@ -15,12 +15,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Frame};
 use tokio::sync::mpsc;
 
-use crate::{
-    dispatch::App,
-    permit::Permit,
-    store::Store,
-    transaction::lock::LockName,
-};
+use crate::{dispatch::App, permit::Permit, store::Store, transaction::lock::LockName};
 
 /// So much of an answer is taken in without waiting for the browser.
 const BUFFER: usize = 256 << 10;

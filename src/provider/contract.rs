@@ -42,6 +42,23 @@ pub enum Scheme {
     Signed(fn(&RequestView<'_>, &[Secret], Timestamp) -> Signature),
 }
 
+impl std::fmt::Debug for Provider {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Provider({})", self.name)
+    }
+}
+
+impl Scheme {
+    /// What the check of this callback comes to; a provider that does not sign leaves it unchecked.
+    #[must_use]
+    pub fn check(&self, view: &RequestView<'_>, secrets: &[Secret], now: Timestamp) -> Signature {
+        match self {
+            Self::Unsigned => Signature::Unchecked,
+            Self::Signed(check) => check(view, secrets, now),
+        }
+    }
+}
+
 /// An answer of our own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ack {

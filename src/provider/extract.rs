@@ -1,6 +1,37 @@
-//! Where a value stands in a request, and how the app behind us would read it there.
+//! Reads a value out of a request from the place where it stands, as the app behind us would read it there.
+//!
+//! The gate and the app must read the same name out of the same bytes. Where they differ, one payment is taken for
+//! two, or two for one. So nothing is guessed: what can be read in two ways is [`Found::Ambiguous`], and a callback
+//! with an ambiguous name is *unrecognised*. [`Dialect::Php`] follows PHP 8.2 where PHP's answer is clear text, and
+//! is ambiguous where it is not; [`Dialect::Strict`] takes only what every reader reads alike. The two never read
+//! different values.
+//!
+//! What decides whether a body is read at all is its content type:
+//!
+//! - `form:` is read from `application/x-www-form-urlencoded` and from plain text parts of `multipart/form-data`.
+//!   With another content type PHP fills no field, so the value is absent, even where the bytes look like a form.
+//! - `json:` is read from a JSON content type. Without one, an app that asks its framework for the input finds nothing
+//!   and one that parses the raw body finds the value: in `php` that is ambiguous. Outside PHP apps parse the raw body,
+//!   so `strict` reads it under no content type, `text/plain` and `application/octet-stream` as well.
+//! - A content type that readers take in different ways (two of them, a list, a form that also says JSON), and a body
+//!   with a content encoding, is ambiguous.
 
-use std::{fmt, str::FromStr};
+mod content;
+mod fields;
+mod json;
+mod multipart;
+
+use std::{borrow::Cow, fmt, str::FromStr, sync::Arc};
+
+use ring::digest;
+
+pub use json::JsonPath;
+
+use crate::callback::RequestView;
+use content::{Content, Kind};
+
+/// Longer values are ambiguous: no provider names anything by so long a text, and what is read is remembered.
+const MAX_VALUE: usize = 4096;
 
 /// Whose reading of a request counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -12,6 +43,17 @@ pub enum Dialect {
     Php,
 }
 
+impl Dialect {
+    /// The word used in the configuration.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Strict => "strict",
+            Self::Php => "php",
+        }
+    }
+}
+
 /// Where one value stands: `form:id`, `json:$.data.object.id`, `query:payment_hash`, `header:X-Event-Id`,
 /// `path:gateway`, `cookie:session`, `body`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -19,7 +61,7 @@ pub enum Place {
     /// A field of a form body.
     Form(String),
     /// A value in a JSON body.
-    Json(String),
+    Json(JsonPath),
     /// A parameter of the query.
     Query(String),
     /// A header field.
@@ -28,32 +70,38 @@ pub enum Place {
     Path(String),
     /// A cookie.
     Cookie(String),
-    /// A digest of the whole body.
+    /// A digest of the whole body; an empty body has none.
     Body,
 }
 
-/// The text names no place.
+/// The text names no place; the message says what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` names no place: write form:NAME, json:$.PATH, query:NAME, header:NAME, path:NAME, cookie:NAME or body")]
+#[error("{0}")]
 pub struct NoPlace(pub String);
 
 impl FromStr for Place {
     type Err = NoPlace;
 
     fn from_str(text: &str) -> Result<Self, NoPlace> {
-        let no = || NoPlace(text.to_owned());
+        let no = || {
+            NoPlace(format!(
+                "`{text}` names no place: write form:NAME, json:$.PATH, query:NAME, header:NAME, path:NAME, \
+                 cookie:NAME or body"
+            ))
+        };
         if text == "body" {
             return Ok(Self::Body);
         }
         let (kind, name) = text.split_once(':').filter(|(_, name)| !name.is_empty()).ok_or_else(no)?;
-        let name = name.to_owned();
+        let owned = || name.to_owned();
         Ok(match kind {
-            "form" => Self::Form(name),
-            "json" => Self::Json(name),
-            "query" => Self::Query(name),
-            "header" => Self::Header(name),
-            "path" => Self::Path(name),
-            "cookie" => Self::Cookie(name),
+            "form" => Self::Form(owned()),
+            "json" => Self::Json(name.parse()?),
+            "query" => Self::Query(owned()),
+            "header" if http::HeaderName::from_bytes(name.as_bytes()).is_ok() => Self::Header(owned()),
+            "header" => return Err(NoPlace(format!("`{name}` is no name of a header field"))),
+            "path" => Self::Path(owned()),
+            "cookie" => Self::Cookie(owned()),
             _ => return Err(no()),
         })
     }
@@ -87,7 +135,274 @@ pub struct Places {
     /// ISO 4217.
     pub currency: Vec<Place>,
     /// Other names, by kind.
-    pub aliases: Vec<(std::sync::Arc<str>, Vec<Place>)>,
+    pub aliases: Vec<(Arc<str>, Vec<Place>)>,
     /// What makes two events the same (`identity = [places]`).
     pub identity: Vec<Place>,
 }
+
+impl Places {
+    /// Every place of every key.
+    pub fn iter(&self) -> impl Iterator<Item = &Place> {
+        [&self.reference, &self.event_id, &self.state, &self.amount, &self.currency, &self.identity]
+            .into_iter()
+            .chain(self.aliases.iter().map(|(_, places)| places))
+            .flatten()
+    }
+}
+
+/// What stands in a place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found<'a> {
+    /// Nothing.
+    Absent,
+    /// An empty text, or JSON's `null`: the place is there and names nothing.
+    Empty,
+    /// One clear text.
+    One(Cow<'a, str>),
+    /// It can be read in two ways, or not as text; with the place and the reason, but never the value.
+    Ambiguous(String),
+}
+
+/// A value as it stands, before it is judged.
+enum Raw<'a> {
+    Absent,
+    Value(Cow<'a, [u8]>),
+    Odd(&'static str),
+}
+
+/// Reads places out of one request.
+pub struct Reader<'a> {
+    view: RequestView<'a>,
+    dialect: Dialect,
+    content: Content,
+    json: Vec<(&'a JsonPath, json::Slot<'a>)>,
+}
+
+impl<'a> Reader<'a> {
+    /// A reader of this request.
+    #[must_use]
+    pub fn new(view: &RequestView<'a>, dialect: Dialect) -> Self {
+        Self { view: *view, dialect, content: Content::of(view.headers, dialect), json: Vec::new() }
+    }
+
+    /// Whether the body is a form by its content type, and to every reader.
+    #[must_use]
+    pub fn is_form(&self) -> bool {
+        matches!(self.content.kind, Kind::Form | Kind::Multipart)
+    }
+
+    /// Reads the JSON places among these ahead, all in one pass over the body.
+    pub fn prepare(&mut self, places: impl IntoIterator<Item = &'a Place>) {
+        let mut paths: Vec<&'a JsonPath> = Vec::new();
+        for place in places {
+            if let Place::Json(path) = place
+                && !paths.contains(&path)
+            {
+                paths.push(path);
+            }
+        }
+        let slots = self.slots(&paths);
+        self.json.extend(paths.into_iter().zip(slots));
+    }
+
+    /// What stands in this place.
+    #[must_use]
+    pub fn read(&self, place: &Place) -> Found<'a> {
+        match place {
+            Place::Json(path) => self.found(path, self.slot(path)),
+            Place::Body if self.view.body.is_empty() => Found::Absent,
+            Place::Body => Found::One(Cow::Owned(hex(digest::digest(&digest::SHA256, self.view.body).as_ref()))),
+            _ => match self.raw(place) {
+                Raw::Absent => Found::Absent,
+                Raw::Odd(why) => Found::Ambiguous(format!("{place}: {why}")),
+                Raw::Value(bytes) => match utf8(bytes) {
+                    Some(text) => self.judge_encoded(place, text),
+                    None => Found::Ambiguous(format!("{place}: the value is not UTF-8")),
+                },
+            },
+        }
+    }
+
+    /// What stands in the first of these places that is there.
+    #[must_use]
+    pub fn first(&self, places: &[Place]) -> Found<'a> {
+        places.iter().map(|place| self.read(place)).find(|found| *found != Found::Absent).unwrap_or(Found::Absent)
+    }
+
+    /// As [`first`](Self::first), for an amount: a JSON number with decimals is read as it is written, though PHP
+    /// makes another text of it (`121.00` is its `121`), for an amount names nothing.
+    #[must_use]
+    pub fn first_amount(&self, places: &[Place]) -> Found<'a> {
+        let read = |place: &Place| match place {
+            Place::Json(path) => match self.slot(path) {
+                json::Slot::Number(text) => judge(place, Cow::Borrowed(text)),
+                _ => self.read(place),
+            },
+            _ => self.read(place),
+        };
+        places.iter().map(read).find(|found| *found != Found::Absent).unwrap_or(Found::Absent)
+    }
+
+    /// What stands at each of these paths of a JSON body, read in one pass.
+    #[must_use]
+    pub fn json<const N: usize>(&self, paths: [&JsonPath; N]) -> [Found<'a>; N] {
+        let mut slots = self.slots(&paths).into_iter();
+        paths.map(|path| {
+            let slot = slots.next().unwrap_or(json::Slot::Absent);
+            self.found(path, slot)
+        })
+    }
+
+    fn found(&self, path: &JsonPath, slot: json::Slot<'a>) -> Found<'a> {
+        match json::text(slot, self.dialect) {
+            Err(why) => Found::Ambiguous(format!("json:{path}: {why}")),
+            Ok(None) => Found::Absent,
+            Ok(Some(text)) => judge(&format_args!("json:{path}"), text),
+        }
+    }
+
+    fn raw(&self, place: &Place) -> Raw<'a> {
+        match place {
+            Place::Form(name) => self.form(name),
+            Place::Query(name) => {
+                self.view.uri.query().map_or(Raw::Absent, |query| fields::form(query.as_bytes(), name, self.dialect))
+            }
+            Place::Header(name) => self.header(name),
+            Place::Cookie(name) => fields::cookie(self.view.headers, name, self.dialect),
+            Place::Path(name) => self
+                .view
+                .segments
+                .iter()
+                .find(|(segment, _)| **segment == **name)
+                .map_or(Raw::Absent, |(_, value)| Raw::Value(Cow::Borrowed(value.as_bytes()))),
+            Place::Json(_) | Place::Body => Raw::Absent,
+        }
+    }
+
+    fn form(&self, name: &str) -> Raw<'a> {
+        if self.view.body.is_empty() {
+            return Raw::Absent;
+        }
+        match self.content.kind {
+            Kind::Unsure(why) => Raw::Odd(why),
+            Kind::Form | Kind::Multipart if !self.fills_form() => self.unfilled(),
+            Kind::Form => fields::form(self.view.body, name, self.dialect),
+            Kind::Multipart => multipart::form(&self.view, name, self.dialect),
+            Kind::Missing | Kind::Json | Kind::Plain | Kind::Other => Raw::Absent,
+        }
+    }
+
+    fn fills_form(&self) -> bool {
+        self.view.method == http::Method::POST
+    }
+
+    /// A form in a request that is no POST: PHP itself reads none, frameworks read some.
+    fn unfilled(&self) -> Raw<'a> {
+        match (self.dialect, self.view.method.as_str()) {
+            (Dialect::Php, "GET" | "HEAD") => Raw::Absent,
+            _ => Raw::Odd("a form in a request that is no POST"),
+        }
+    }
+
+    fn header(&self, name: &str) -> Raw<'a> {
+        let mut values = self.view.headers.get_all(name).iter();
+        let (first, second) = (values.next(), values.next());
+        // Behind CGI and FastCGI `X_Id` and `X-Id` are the same variable.
+        if name.contains(['-', '_']) && self.view.headers.keys().any(|key| twin(key.as_str(), name)) {
+            return Raw::Odd("another field differs only by an underscore");
+        }
+        match (first, second) {
+            (None, _) => Raw::Absent,
+            (Some(value), None) => Raw::Value(Cow::Borrowed(value.as_bytes())),
+            (Some(_), Some(_)) => Raw::Odd("it stands there more than once"),
+        }
+    }
+
+    fn slot(&self, path: &JsonPath) -> json::Slot<'a> {
+        match self.json.iter().find(|(known, _)| *known == path) {
+            Some((_, slot)) => slot.clone(),
+            None => self.slots(&[path]).into_iter().next().unwrap_or(json::Slot::Absent),
+        }
+    }
+
+    fn slots(&self, paths: &[&JsonPath]) -> Vec<json::Slot<'a>> {
+        let body = self.view.body;
+        let same = |slot: json::Slot<'a>| vec![slot; paths.len()];
+        if paths.is_empty() || body.is_empty() {
+            return same(json::Slot::Absent);
+        }
+        let looks_like_json = matches!(body.trim_ascii_start().first(), Some(b'{' | b'['));
+        match (self.content.kind, self.dialect) {
+            (Kind::Unsure(why), _) => same(json::Slot::Odd(why)),
+            (Kind::Json, _) => json::read(body, paths, self.dialect),
+            _ if !looks_like_json => same(json::Slot::Absent),
+            (Kind::Missing | Kind::Plain, Dialect::Strict) => json::read(body, paths, self.dialect),
+            _ => same(json::Slot::Odd("JSON under another content type")),
+        }
+    }
+
+    fn judge_encoded(&self, place: &Place, text: Cow<'a, str>) -> Found<'a> {
+        if matches!(place, Place::Form(_)) && self.content.ascii_only && !text.is_ascii() {
+            return Found::Ambiguous(format!("{place}: the content type names a charset other than UTF-8"));
+        }
+        judge(place, text)
+    }
+}
+
+/// Whether a text may stand as a name: what middleware would trim, and what terminals and C strings stumble over, is
+/// not read alike by all.
+fn judge<'a>(place: &dyn fmt::Display, text: Cow<'a, str>) -> Found<'a> {
+    let invisible = |c: char| c.is_whitespace() || matches!(c, '\u{feff}' | '\u{200b}' | '\u{200e}');
+    let why = if text.is_empty() {
+        return Found::Empty;
+    } else if text.len() > MAX_VALUE {
+        "the value is too long"
+    } else if text.contains(char::is_control) {
+        "the value holds a control character"
+    } else if text.starts_with(invisible) || text.ends_with(invisible) {
+        "the value begins or ends with a space, which some apps trim"
+    } else {
+        return Found::One(text);
+    };
+    Found::Ambiguous(format!("{place}: {why}"))
+}
+
+fn utf8(bytes: Cow<'_, [u8]>) -> Option<Cow<'_, str>> {
+    match bytes {
+        Cow::Borrowed(bytes) => std::str::from_utf8(bytes).ok().map(Cow::Borrowed),
+        Cow::Owned(bytes) => String::from_utf8(bytes).ok().map(Cow::Owned),
+    }
+}
+
+fn twin(key: &str, name: &str) -> bool {
+    let plain = |byte: u8| if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+    key.len() == name.len() && !key.eq_ignore_ascii_case(name) && key.bytes().map(plain).eq(name.bytes().map(plain))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use fmt::Write;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// A plain decimal number, without zeros that say nothing in front; `None` for anything else.
+///
+/// Decimals are kept as they are: `10` and `10.00` are one amount and two texts, and it is the text that is compared.
+#[must_use]
+pub fn decimal(text: &str) -> Option<String> {
+    let (sign, digits) = text.strip_prefix('-').map_or(("", text), |rest| ("-", rest));
+    let (whole, fraction) = digits.split_once('.').map_or((digits, None), |(whole, rest)| (whole, Some(rest)));
+    let digits_only = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    if text.len() > 64 || !digits_only(whole) || !fraction.is_none_or(digits_only) {
+        return None;
+    }
+    let whole = whole.trim_start_matches('0');
+    let whole = if whole.is_empty() { "0" } else { whole };
+    Some(fraction.map_or_else(|| format!("{sign}{whole}"), |fraction| format!("{sign}{whole}.{fraction}")))
+}
+
+#[cfg(test)]
+mod tests;

@@ -67,9 +67,7 @@ pub fn identify(
         IdentityBy::Auto | IdentityBy::Event => by_event().or_else(by_state),
         IdentityBy::State => by_state(),
         IdentityBy::Reference => None,
-        IdentityBy::Body => {
-            Some(part("body").part("sha256", digest::digest(&digest::SHA256, body)).finish())
-        }
+        IdentityBy::Body => Some(part("body").part("sha256", digest::digest(&digest::SHA256, body)).finish()),
         IdentityBy::Places => {
             Some(places.iter().fold(part("places"), |key, (place, value)| key.part(place, value)).finish())
         }

@@ -291,9 +291,8 @@ impl Table {
         if exclusive {
             kinds.clear();
         }
-        let same = |class: &Class| {
-            class.channel == claimed.channel && class.exclusive == exclusive && *class.kinds == *kinds
-        };
+        let same =
+            |class: &Class| class.channel == claimed.channel && class.exclusive == exclusive && *class.kinds == *kinds;
         self.classes.iter().position(same).unwrap_or_else(|| {
             self.classes.push(Class {
                 channel: claimed.channel,

@@ -362,7 +362,9 @@ fn find(view: &View, event: &Arriving, now: Timestamp) -> Finding {
                     found(Decision::Replayed, Course::Replay(Arc::clone(answer)), "settled before; hears its answer")
                 }
                 OnDuplicate::Ack => found(Decision::Replayed, Course::Ack, "settled before (on_duplicate = ack)"),
-                OnDuplicate::Refuse => found(Decision::Replayed, Course::Refuse, "settled before (on_duplicate = refuse)"),
+                OnDuplicate::Refuse => {
+                    found(Decision::Replayed, Course::Refuse, "settled before (on_duplicate = refuse)")
+                }
                 OnDuplicate::Forward => {
                     found(Decision::Replayed, Course::Unremembered, "settled before (on_duplicate = forward)")
                 }
@@ -426,7 +428,13 @@ fn brings_something_new(arrival: &Arrival, findings: &[Finding]) -> Option<usize
     new.map(|(index, _)| index).max_by_key(|index| arrival.events[*index].policy.linger)
 }
 
-fn deliver(view: &View, arrival: Arrival, findings: &[Finding], chosen: usize, now: Timestamp) -> (Decided, Transition) {
+fn deliver(
+    view: &View,
+    arrival: Arrival,
+    findings: &[Finding],
+    chosen: usize,
+    now: Timestamp,
+) -> (Decided, Transition) {
     let policy = Arc::clone(&arrival.events[chosen].policy);
     let shadow = policy.shadow;
     let mut transition = Transition::default();
@@ -527,7 +535,8 @@ fn follow_up(view: &View, event: &Arriving, arrival: &Arrival, now: Timestamp, t
     let Some(window) = transaction.claim_mut(keys.identity).and_then(|claim| claim.window.as_mut()) else { return };
     window.next = Some(arrival.next);
     let phase = Phase::Held { until: window.until.max(now) };
-    let next = Delivery { owed: true, ..new_delivery(arrival.next, arrival.clone(), Arc::clone(&event.policy), phase, now) };
+    let next =
+        Delivery { owed: true, ..new_delivery(arrival.next, arrival.clone(), Arc::clone(&event.policy), phase, now) };
     transition.deliveries.push(Change::Put(next));
     transition.history.push(Line { at: now, transaction: keys.transaction, delivery: arrival.next, what: "trailing" });
 }
@@ -655,11 +664,8 @@ impl Step<'_> {
     fn accepted(&mut self, answer: &Arc<Answer>) {
         self.settle(answer);
         let (id, linger) = (self.delivery.id, self.delivery.letter.policy.linger);
-        let change = if linger.is_zero() {
-            LockChange::Release(id)
-        } else {
-            LockChange::Linger(id, self.now.after(linger))
-        };
+        let change =
+            if linger.is_zero() { LockChange::Release(id) } else { LockChange::Linger(id, self.now.after(linger)) };
         self.out.locks.push(change);
         self.out.effects.push(Effect::Tell(id, Ending::Accepted(Arc::clone(answer))));
     }

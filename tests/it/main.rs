@@ -1,3 +1,4 @@
-//! Tests at the door, one file per part.
+//! The integration tests: one binary, one file for each part of the gate.
 
+mod dialect;
 mod telemetry;
