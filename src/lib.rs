@@ -2,6 +2,7 @@
 //!
 //! The floors, from the top; arrows run downward only.
 
+pub mod admin;
 pub mod telemetry;
 
 pub mod callback;

@@ -1,3 +1,4 @@
 //! Tests at the door, one file per part.
 
+mod admin;
 mod telemetry;
