@@ -3,6 +3,7 @@
 //! The floors, from the top; arrows run downward only.
 
 pub mod admin;
+pub mod demo;
 pub mod telemetry;
 
 pub mod callback;

@@ -1,4 +1,5 @@
 //! Tests at the door, one file per part.
 
 mod admin;
+mod demo;
 mod telemetry;
