@@ -35,6 +35,7 @@ the provider, looks whether the payment is in its books, and writes it down: her
 writing, so that every pair meets in the gap. (On a real Invoice Ninja 5.10.17 the gap is a few milliseconds, and about
 half of the pairs that met in it were booked twice.)
 ";
+
 /// How often each scenario is played on each road.
 pub const TRIALS: u32 = 20;
 /// The gap between the app's check and its insert.
