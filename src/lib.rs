@@ -2,11 +2,16 @@
 //!
 //! The floors, from the top; arrows run downward only.
 
+<<<<<<< HEAD
 pub mod dispatch;
 pub mod intake;
 pub mod permit;
 
 pub mod store;
+=======
+pub mod admin;
+pub mod demo;
+>>>>>>> workshop
 pub mod telemetry;
 
 pub mod callback;

@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# Every check of this project, from a bare Debian on: puts in place what is missing, then checks, and says what it does.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+notes=()
+
+main() {
+  set_up
+  step "format" cargo fmt --check
+  step "lints" cargo clippy --locked --all-targets -- -D warnings
+  step "documentation" documentation
+  step "what may come into the house" cargo deny --locked --log-level error check --hide-inclusion-graph bans licenses sources
+  step "known weaknesses of dependencies" advisories
+  step "tests" tests
+  for note in "${notes[@]}"; do echo "note: $note"; done
+  echo "All green, in $SECONDS s."
+}
+
+set_up() {
+  [ -x "$(command -v cargo)" ] || [ ! -f "$HOME/.cargo/env" ] || . "$HOME/.cargo/env"
+  if ! command -v cargo >/dev/null; then
+    echo "There is no Rust here. Install it from https://rustup.rs and try again:" >&2
+    echo "  curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh" >&2
+    exit 1
+  fi
+  for component in fmt clippy; do
+    cargo "$component" --version >/dev/null 2>&1 || step "cargo $component" rustup component add "${component/fmt/rustfmt}"
+  done
+  # cc: ring is partly C and assembly. php: the reading of forms is compared with PHP's own.
+  command -v cc >/dev/null || need gcc libc6-dev
+  command -v php >/dev/null || need php-cli
+  [ "${#missing[@]}" = 0 ] || step "Debian packages: ${missing[*]}" packages
+  command -v cargo-deny >/dev/null || step "cargo-deny (once, about two minutes)" cargo install --locked cargo-deny
+}
+
+missing=()
+need() { missing+=("$@"); }
+
+packages() {
+  if ! command -v apt-get >/dev/null; then
+    echo "This is no Debian; install these yourself: ${missing[*]}" >&2
+    return 1
+  fi
+  local root=()
+  [ "$(id -u)" = 0 ] || root=(sudo)
+  "${root[@]}" apt-get update -q
+  "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"
+}
+
+documentation() { RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps; }
+
+advisories() {
+  if timeout 120 cargo deny --log-level off fetch db >/dev/null 2>&1; then
+    cargo deny --locked --log-level error check --hide-inclusion-graph advisories
+  else
+    notes+=("the advisory database could not be reached; known weaknesses of dependencies were NOT checked")
+    echo "the advisory database cannot be reached: not checked"
+  fi
+}
+
+tests() {
+  if command -v cargo-nextest >/dev/null; then
+    cargo nextest run --locked --no-fail-fast
+    cargo test --locked --doc
+  else
+    cargo test --locked --no-fail-fast
+  fi
+}
+
+step() {
+  local title=$1 began=$SECONDS
+  shift
+  echo "==> $title"
+  # Called plainly, and not in a condition: there `set -e` would sleep inside the functions.
+  trap 'echo "FAILED: '"$title"'" >&2' EXIT
+  "$@"
+  trap - EXIT
+  echo "    $((SECONDS - began)) s"
+}
+
+main "$@"
