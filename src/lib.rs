@@ -2,6 +2,10 @@
 //!
 //! The floors, from the top; arrows run downward only.
 
+pub mod ingress;
+
+pub mod upstream;
+
 pub mod callback;
 pub mod expression;
 pub mod provider;
