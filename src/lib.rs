@@ -1,23 +1,34 @@
 //! Oncegate: a reverse proxy that lets every payment callback through to an invoicing app once.
 //!
-//! The floors, from the top; arrows run downward only.
+//! The map, floor by floor; an arrow between two parts runs downward only. ARCHITECTURE.md tells the rest.
 
-<<<<<<< HEAD
-pub mod dispatch;
+// Above the house: what shows it off.
+pub mod demo;
+
+// Faces: a callback in, an answer out; figures and health for who operates it.
+pub mod admin;
+pub mod ingress;
+
+// The road: from a request to a decision, from a decision to the app.
 pub mod intake;
+
 pub mod permit;
 
+pub mod dispatch;
+
+// Hands: what is kept, the connections to the app, what is counted.
 pub mod store;
-=======
-pub mod admin;
-pub mod demo;
->>>>>>> workshop
 pub mod telemetry;
+pub mod upstream;
+
+// Thought: no clock, no chance, no I/O.
+pub mod rule;
+
+pub mod provider;
+pub mod transaction;
 
 pub mod callback;
 pub mod expression;
-pub mod provider;
-pub mod rule;
-pub mod transaction;
 
+// Ground.
 pub mod time;

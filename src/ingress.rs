@@ -1,0 +1,14 @@
+//! Where requests come in and answers go out: the listener, what it refuses, and the pass-through of all that is no
+//! callback.
+
+pub mod body;
+pub mod forwarded;
+pub mod headers;
+pub mod listener;
+pub mod passthrough;
+
+pub use self::{
+    body::Body,
+    forwarded::Client,
+    listener::{Handler, Listener, Peer},
+};

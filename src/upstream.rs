@@ -1,0 +1,266 @@
+//! The one door to the app: connections on which a request is sent once, or provably not at all.
+//!
+//! hyper's low-level connections are used, not its pooled client: nothing here ever sends a request again by itself.
+//! A connection is driven by the task that uses it. That spares a second task and its wake-ups, and dropping what one
+//! holds of a connection closes it at once.
+
+mod body;
+mod connect;
+mod pool;
+mod stream;
+
+use std::{
+    future::poll_fn,
+    path::PathBuf,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Waker},
+    time::Duration,
+};
+
+use http::{Request, Response, StatusCode};
+use tokio::task::coop::unconstrained;
+
+pub use self::{
+    body::{Answer, BodyError, Payload, TrailerFilter},
+    connect::{NotSent, UpstreamError},
+};
+use self::{
+    connect::Connector,
+    pool::{Live, Pool},
+};
+
+/// Where the app is, and how long we wait for it.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `http://host[:port]`, `https://host[:port]` or `unix:/path/to/socket`.
+    pub url: String,
+    /// How long name lookup, connection and TLS handshake may take together.
+    pub connect_timeout: Duration,
+    /// How long the app may take from the request's first byte to the head of its answer.
+    pub timeout: Duration,
+    /// How long a body may stand still, in either direction.
+    pub stall_timeout: Duration,
+    /// How long a connection may have been idle to be used for a callback.
+    pub reuse_within: Duration,
+    /// How long a connection is kept idle. Below the app's own limit, or requests meet closed doors.
+    pub idle_timeout: Duration,
+    /// How many connections are kept idle at most; more are closed after use.
+    pub max_idle: usize,
+    /// A PEM file with the certificate authorities to trust instead of the machine's own.
+    pub ca: Option<PathBuf>,
+}
+
+impl Options {
+    /// The defaults for the app at `url`.
+    #[must_use]
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            connect_timeout: Duration::from_secs(5),
+            timeout: Duration::from_secs(300),
+            stall_timeout: Duration::from_secs(300),
+            reuse_within: Duration::from_secs(1),
+            idle_timeout: Duration::from_secs(4),
+            max_idle: 512,
+            ca: None,
+        }
+    }
+}
+
+/// What a connection is wanted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// A callback: a kept connection only if it was used a moment ago.
+    Callback,
+    /// Anything else: any kept connection that is alive.
+    Passthrough,
+}
+
+/// Why a request that may have reached the app has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Unknown {
+    /// The head of the answer did not come in time.
+    #[error("the app did not answer within {0:?}")]
+    Timeout(Duration),
+    /// The request's own body broke off, so that the app has a part of it.
+    #[error("the request broke off: {0}")]
+    Request(String),
+    /// The connection broke, or what came back is no answer.
+    #[error("the app broke off: {0}")]
+    Broken(String),
+}
+
+/// Why a request has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// Provably not a byte of it was written: sending it again is safe.
+    #[error("not sent: {cause}")]
+    NotSent {
+        /// What was wrong.
+        cause: NotSent,
+        /// The request as it was, its body untouched, where it could be had back.
+        request: Option<Box<Request<Payload>>>,
+    },
+    /// Anything else: the app may have it, or a part of it, and may be working on it.
+    #[error(transparent)]
+    Unknown(#[from] Unknown),
+}
+
+/// The app, seen from here.
+pub struct Upstream {
+    connector: Connector,
+    pool: Arc<Pool>,
+    options: Options,
+    up: AtomicBool,
+}
+
+impl std::fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Upstream").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl Upstream {
+    /// Makes ready; connects to nothing yet.
+    ///
+    /// # Errors
+    /// If the URL is none of ours, or the certificate authorities cannot be read.
+    pub fn new(options: Options) -> Result<Self, UpstreamError> {
+        Ok(Self {
+            connector: Connector::new(&options)?,
+            pool: Arc::new(Pool::new(options.max_idle, options.idle_timeout)),
+            options,
+            up: AtomicBool::new(true),
+        })
+    }
+
+    /// What it was made with.
+    #[must_use]
+    pub const fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Whether the last attempt to connect succeeded; true before the first.
+    #[must_use]
+    pub fn up(&self) -> bool {
+        self.up.load(Ordering::Relaxed)
+    }
+
+    /// A connection that stands: one kept from before, or a new one.
+    ///
+    /// # Errors
+    /// If none can be had; nothing was sent.
+    pub async fn connect(&self, purpose: Use) -> Result<Connection, NotSent> {
+        let within = match purpose {
+            Use::Callback => self.options.reuse_within,
+            Use::Passthrough => self.options.idle_timeout,
+        };
+        match self.pool.take(within) {
+            Some(live) => Ok(self.connection(live, true)),
+            None => self.connect_new().await,
+        }
+    }
+
+    /// A connection that nobody used before.
+    ///
+    /// # Errors
+    /// If none can be had; nothing was sent.
+    pub async fn connect_new(&self) -> Result<Connection, NotSent> {
+        let connected = self.connector.connect(&self.pool).await;
+        self.up.store(connected.is_ok(), Ordering::Relaxed);
+        Ok(self.connection(connected?, false))
+    }
+
+    fn connection(&self, live: Box<Live>, reused: bool) -> Connection {
+        Connection { live, reused, timeout: self.options.timeout, stall: self.options.stall_timeout }
+    }
+}
+
+/// A connection to the app that stands and waits for one request.
+pub struct Connection {
+    live: Box<Live>,
+    reused: bool,
+    timeout: Duration,
+    stall: Duration,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection").field("reused", &self.reused).finish_non_exhaustive()
+    }
+}
+
+impl Connection {
+    /// Whether it carried a request before.
+    #[must_use]
+    pub const fn reused(&self) -> bool {
+        self.reused
+    }
+
+    /// Waits for the head of the answer no longer than `timeout`, whatever the options say.
+    #[must_use]
+    pub const fn within(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Sends the request, once, and waits for the head of the answer. The request target is in origin form.
+    ///
+    /// An answer of 101 carries hyper's upgrade.
+    ///
+    /// # Errors
+    /// With what is known of the request's fate.
+    pub async fn send(self, request: Request<Payload>) -> Result<Response<Answer>, SendError> {
+        let Self { mut live, timeout, stall, .. } = self;
+        live.trace.begin();
+        let trace = Arc::clone(&live.trace);
+        let request = request.map(|body| body.traced(&trace));
+        // Outside of the task's budget: the waker below wakes nobody, so that this must never yield by itself.
+        let mut reply = pin!(unconstrained(live.sender.try_send_request(request)));
+        let head = poll_fn(|cx| {
+            live.poll_driver(cx);
+            // Only the driver above answers, so that nothing else need wake us.
+            reply.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+        });
+        match tokio::time::timeout(timeout, head).await {
+            Ok(Ok(response)) => Ok(answered(response, live, stall)),
+            Ok(Err(mut error)) => {
+                let request = error.take_message();
+                let error = error.into_error();
+                Err(if request.is_some() || !trace.wrote() {
+                    SendError::NotSent { cause: NotSent::Dead(cause(&error)), request: request.map(Box::new) }
+                } else if error.is_user() {
+                    Unknown::Request(cause(&error)).into()
+                } else {
+                    Unknown::Broken(cause(&error)).into()
+                })
+            }
+            Err(_) => Err(Unknown::Timeout(timeout).into()),
+        }
+    }
+}
+
+fn answered(response: Response<hyper::body::Incoming>, live: Box<Live>, stall: Duration) -> Response<Answer> {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        // Its last move hands the stream over to whoever asked for the upgrade.
+        tokio::spawn(live.drive());
+        return response.map(|_| Answer::none());
+    }
+    response.map(|body| Answer::new(body, live, stall))
+}
+
+/// An error with the causes behind it, in one line.
+fn cause(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        source = inner.source();
+    }
+    text
+}
