@@ -10,6 +10,7 @@
 //!
 //! - `form:` is read from `application/x-www-form-urlencoded` and from plain text parts of `multipart/form-data`.
 //!   With another content type PHP fills no field, so the value is absent, even where the bytes look like a form.
+//!   A form in a request that is no POST is read by some frameworks and not by others: ambiguous.
 //! - `json:` is read from a JSON content type. Without one, an app that asks its framework for the input finds nothing
 //!   and one that parses the raw body finds the value: in `php` that is ambiguous. Outside PHP apps parse the raw body,
 //!   so `strict` reads it under no content type, `text/plain` and `application/octet-stream` as well.
@@ -39,7 +40,9 @@ pub enum Dialect {
     /// What can be read in two ways is ambiguous.
     #[default]
     Strict,
-    /// As PHP reads it.
+    /// As PHP 8.2 with its defaults reads it: the last of two fields and the first of two cookies counts, and a field
+    /// sent as `a.b` is the variable `a_b`, by whichever of the two names a place calls it. What PHP makes an array of
+    /// (`id[]`, `data[id]`), and a number of which it would make another text (`1.0`, twenty digits), is ambiguous.
     Php,
 }
 

@@ -39,25 +39,28 @@ pub(super) fn form<'a>(raw: &'a [u8], name: &str, dialect: Dialect) -> Raw<'a> {
 
 /// Reads one cookie; PHP decodes its value and takes the first of two.
 pub(super) fn cookie<'a>(headers: &'a HeaderMap, name: &str, dialect: Dialect) -> Raw<'a> {
+    let mut lines = headers.get_all(header::COOKIE).iter();
+    let Some(line) = lines.next() else { return Raw::Absent };
+    if lines.next().is_some() {
+        return Raw::Odd("there are two lines of cookies, which servers join in different ways");
+    }
     let mut found: Option<&[u8]> = None;
-    let mut count = 0;
     let wanted = Wanted::new(name);
-    for line in headers.get_all(header::COOKIE) {
-        for piece in split(line.as_bytes(), b';') {
-            count += 1;
-            if count > MAX_FIELDS {
-                return Raw::Odd(TOO_MANY);
-            }
-            let (written, value) = name_and_value(piece.trim_ascii_start());
-            if written != name.as_bytes() {
-                let trimmed = dialect == Dialect::Strict && written.trim_ascii_end() == name.as_bytes();
-                if trimmed || wanted.php(written) != Php::Other {
-                    return Raw::Odd(ALIKE);
-                }
-            } else if found.is_none() {
-                found = Some(value);
-            } else if dialect == Dialect::Strict {
+    for (count, piece) in split(line.as_bytes(), b';').enumerate() {
+        if count == MAX_FIELDS {
+            return Raw::Odd(TOO_MANY);
+        }
+        let (written, value) = name_and_value(piece.trim_ascii_start());
+        if written == name.as_bytes() {
+            if found.is_some() && dialect == Dialect::Strict {
                 return Raw::Odd(TWICE);
+            }
+            found = found.or(Some(value));
+        } else {
+            // Some trim what stands before the `=`; PHP makes a variable of any name.
+            let trimmed = dialect == Dialect::Strict && written.trim_ascii_end() == name.as_bytes();
+            if trimmed || wanted.php(written) != Php::Other {
+                return Raw::Odd(ALIKE);
             }
         }
     }

@@ -148,8 +148,16 @@ pub(super) fn read<'a>(body: &'a [u8], paths: &[&JsonPath], dialect: Dialect) ->
 fn irregular(text: &str, dialect: Dialect) -> Option<&'static str> {
     let limit = if dialect == Dialect::Php { PHP_DEPTH } else { STRICT_DEPTH };
     let bytes = text.as_bytes();
-    let openers = bytes.iter().filter(|byte| matches!(byte, b'{' | b'[')).count();
-    if openers > limit || memchr::memmem::find(bytes, b"\\u").is_some() { look_closely(bytes, limit) } else { None }
+    if openers(bytes) > limit || memchr::memmem::find(bytes, b"\\u").is_some() {
+        return look_closely(bytes, limit);
+    }
+    None
+}
+
+/// How many objects and lists there are at most; counted in bytes, so that the compiler counts many at once.
+fn openers(bytes: &[u8]) -> usize {
+    let count = |chunk: &[u8]| chunk.iter().map(|byte| u8::from(matches!(byte, b'{' | b'['))).sum::<u8>();
+    bytes.chunks(usize::from(u8::MAX)).map(|chunk| usize::from(count(chunk))).sum()
 }
 
 fn look_closely(bytes: &[u8], limit: usize) -> Option<&'static str> {
