@@ -33,6 +33,7 @@ use crate::{
         state::{Delivery, Letter, Phase, StoredRequest},
         transition::{self, Effect, Ending, Input, LockChange, Refused, Transition, View},
     },
+    upstream::{self, Payload, Upstream, Use},
 };
 
 /// The app, as far as a callback needs it.
@@ -62,6 +63,26 @@ pub enum SendError {
     /// The app may have read some or all of it.
     #[error("{0}")]
     Unknown(String),
+}
+
+impl App for Arc<Upstream> {
+    type Connection = upstream::Connection;
+    type Body = upstream::Answer;
+
+    async fn connect(&self) -> Result<Self::Connection, String> {
+        Upstream::connect(self, Use::Callback).await.map_err(|error| error.to_string())
+    }
+
+    async fn send(
+        &self,
+        connection: Self::Connection,
+        request: Request<Bytes>,
+    ) -> Result<Response<Self::Body>, SendError> {
+        connection.send(request.map(Payload::full)).await.map_err(|error| match error {
+            upstream::SendError::NotSent { cause, .. } => SendError::NotSent(cause.to_string()),
+            upstream::SendError::Unknown(error) => SendError::Unknown(error.to_string()),
+        })
+    }
 }
 
 /// What those who wait on a delivery hear.

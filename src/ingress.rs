@@ -6,6 +6,7 @@ pub mod forwarded;
 pub mod headers;
 pub mod listener;
 pub mod passthrough;
+pub mod reception;
 
 pub use self::{
     body::Body,

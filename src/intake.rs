@@ -45,10 +45,9 @@ pub struct Received {
     pub method: Method,
     /// The target as received.
     pub uri: Uri,
-    /// The header fields as received: what rules, providers and signatures read.
+    /// The header fields as the app shall see them: hop-by-hop ones removed, the forwarding ones set. Whatever rules,
+    /// providers and signatures read is among them as it was received.
     pub headers: HeaderMap,
-    /// The header fields as the app shall see them.
-    pub outgoing: HeaderMap,
     /// The body as received.
     pub body: Bytes,
     /// The host the caller meant.
@@ -128,7 +127,7 @@ impl<S: Store, A: App> Intake<S, A> {
         let request = Arc::new(StoredRequest {
             method: received.method,
             uri: received.uri,
-            headers: received.outgoing,
+            headers: received.headers,
             body: received.body,
         });
         let keys: Vec<_> = reading.statements.iter().flatten().map(|s| s.identified.transaction).collect();
@@ -216,7 +215,7 @@ impl<S: Store, A: App> Intake<S, A> {
         let request = StoredRequest {
             method: received.method,
             uri: received.uri,
-            headers: received.outgoing,
+            headers: received.headers,
             body: received.body,
         };
         match treatment {
@@ -325,7 +324,7 @@ impl<S: Store, A: App> Intake<S, A> {
         let request = StoredRequest {
             method: received.method,
             uri: received.uri,
-            headers: received.outgoing,
+            headers: received.headers,
             body: received.body,
         };
         let mut permit = if policy.shadow {

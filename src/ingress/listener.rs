@@ -17,10 +17,14 @@ use std::{
 };
 
 use http::{HeaderValue, Request, Response, header::CONNECTION};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{
+    body::{Body as _, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{Notify, OwnedSemaphorePermit, Semaphore},
     time::{Instant, Sleep},
@@ -231,16 +235,24 @@ impl<H: Handler> Door<H> {
         let Ok(local) = stream.local_addr() else { return };
         let peer = Peer { remote: folded(remote), local: folded(local), tls: false };
         let handler = Arc::clone(&self.handler);
-        let service = service_fn(move |request| answer(Arc::clone(&handler), request, peer));
+        let has_body = Arc::new(AtomicBool::new(false));
+        let last_has_body = Arc::clone(&has_body);
+        let service = service_fn(move |request: Request<Incoming>| {
+            has_body.store(!request.body().is_end_stream(), Ordering::Relaxed);
+            answer(Arc::clone(&handler), request, peer)
+        });
         let stream = Watched::new(stream, self.options.write_timeout);
         let mut connection = self.server.serve_connection(TokioIo::new(stream), service).with_upgrades();
         let stop = Arc::clone(&self.stop);
         tokio::spawn(async move {
             let served = finish_on(&stop, &mut connection, |c| Pin::new(c).graceful_shutdown()).await;
+            let bytes_may_come = served.is_err() || last_has_body.load(Ordering::Relaxed);
             if let Err(error) = served {
                 tracing::debug!(%error, %peer.remote, "a connection ended badly");
             }
-            if let Some(parts) = connection.into_parts() {
+            if let Some(parts) = connection.into_parts()
+                && bytes_may_come
+            {
                 linger(parts.io.into_inner()).await;
             }
             drop(permit);
@@ -294,6 +306,7 @@ async fn linger(mut stream: Watched) {
     if stream.ended {
         return;
     }
+    let _ = stream.shutdown().await;
     let mut sink = vec![0; 16 * 1024];
     let drain = async { while matches!(stream.read(&mut sink).await, Ok(n) if n > 0) {} };
     let _ = tokio::time::timeout(LINGER, drain).await;

@@ -2,7 +2,6 @@
 //! browser's reading.
 
 use std::{
-    convert::Infallible,
     fmt::Display,
     pin::Pin,
     task::{Context, Poll, ready},
@@ -27,30 +26,36 @@ const FRAMES: usize = 4;
 #[error("the answer broke off: {0}")]
 pub struct BrokeOff(String);
 
-impl From<Infallible> for BrokeOff {
-    fn from(never: Infallible) -> Self {
-        match never {}
-    }
-}
-
-type Piece = Result<Frame<Bytes>, BrokeOff>;
+/// A frame, or `None` for the end: a body that merely stops was cut off.
+type Piece = Result<Option<Frame<Bytes>>, BrokeOff>;
 
 /// The body of a relayed answer.
 #[derive(Debug)]
 pub struct Relayed {
     buffered: mpsc::UnboundedReceiver<Piece>,
     rest: mpsc::Receiver<Piece>,
+    ended: bool,
 }
 
 impl Body for Relayed {
     type Data = Bytes;
     type Error = BrokeOff;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Piece>> {
-        match ready!(self.buffered.poll_recv(context)) {
-            Some(piece) => Poll::Ready(Some(piece)),
-            None => self.rest.poll_recv(context),
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokeOff>>> {
+        if self.ended {
+            return Poll::Ready(None);
         }
+        let piece = match ready!(self.buffered.poll_recv(context)) {
+            Some(piece) => Some(piece),
+            None => ready!(self.rest.poll_recv(context)),
+        };
+        let piece = piece.unwrap_or_else(|| Err(broke_off(&"whoever took it in is gone"))).transpose();
+        self.ended = !matches!(piece, Some(Ok(_)));
+        Poll::Ready(piece)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended
     }
 }
 
@@ -65,7 +70,7 @@ pub fn relay<S: Store, A: App>(
     let (into_buffer, buffered) = mpsc::unbounded_channel();
     let (into_rest, rest) = mpsc::channel(FRAMES);
     tokio::spawn(async move { take_in(body, permit, linger, returned, into_buffer, into_rest).await });
-    Response::from_parts(head, Relayed { buffered, rest })
+    Response::from_parts(head, Relayed { buffered, rest, ended: false })
 }
 
 async fn take_in<S: Store, A: App>(
@@ -77,13 +82,16 @@ async fn take_in<S: Store, A: App>(
     into_rest: mpsc::Sender<Piece>,
 ) {
     let mut taken = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    let mut whole = false;
     // A larger answer is known by its head: the app has done its work and only speaks on.
-    let mut permit = Some(permit);
     if taken <= BUFFER {
         taken = 0;
         loop {
             match body.frame().await {
-                None => break,
+                None => {
+                    whole = true;
+                    break;
+                }
                 Some(Err(error)) => {
                     // No outcome: the permit is dropped, and its lease kept for as long as the app may be at work.
                     _ = into_buffer.send(Err(broke_off(&error)));
@@ -91,7 +99,7 @@ async fn take_in<S: Store, A: App>(
                 }
                 Some(Ok(frame)) => {
                     taken += frame.data_ref().map_or(0, Bytes::len);
-                    _ = into_buffer.send(Ok(frame));
+                    _ = into_buffer.send(Ok(Some(frame)));
                     if taken > BUFFER {
                         break;
                     }
@@ -99,20 +107,18 @@ async fn take_in<S: Store, A: App>(
             }
         }
     }
+    if whole {
+        _ = into_buffer.send(Ok(None));
+    }
     drop(into_buffer);
-    if let Some(permit) = permit.take()
-        && let Err(error) = permit.end(linger, returned).await
-    {
+    if let Err(error) = permit.end(linger, returned).await {
         tracing::error!(%error, "the lease of a return could not be given back");
     }
-    while let Some(frame) = body.frame().await {
-        let piece = frame.map_err(|error| broke_off(&error));
-        let over = piece.is_err();
+    while !whole {
+        let piece = body.frame().await.transpose().map_err(|error| broke_off(&error));
+        whole = !matches!(piece, Ok(Some(_)));
         // Whoever stopped reading does not stop the app.
         _ = into_rest.send(piece).await;
-        if over {
-            return;
-        }
     }
 }
 

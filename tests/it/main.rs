@@ -3,4 +3,6 @@
 mod admin;
 mod demo;
 mod dialect;
+mod passthrough;
+mod support;
 mod telemetry;

@@ -1,0 +1,127 @@
+//! Which way a request goes: through the intake if a rule takes it for a callback, else straight through.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use ipnet::IpNet;
+
+use super::{
+    body::{Body, read_whole},
+    forwarded::Client,
+    headers::{rebuild_request, rebuild_response},
+    listener::{Handler, Peer},
+    passthrough::{forward, plain},
+};
+use crate::{
+    intake::{Intake, Received, Reply},
+    rule::{Head, Route, Rules},
+    store::Store,
+    telemetry::{Metrics, RequestKind},
+    upstream::Upstream,
+};
+
+/// What the reception needs to know.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Networks of proxies whose word on the client counts.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Bytes of a callback's body: 413 beyond it. Other bodies have no bound.
+    pub max_body: usize,
+    /// How long a callback's body may take to come.
+    pub body_timeout: Duration,
+}
+
+/// The reception.
+pub struct Reception<S> {
+    rules: Rules,
+    intake: Arc<Intake<S, Arc<Upstream>>>,
+    upstream: Arc<Upstream>,
+    metrics: Arc<Metrics>,
+    options: Options,
+}
+
+impl<S: Store> Reception<S> {
+    /// A reception before an intake and the app.
+    pub fn new(
+        rules: Rules,
+        intake: Arc<Intake<S, Arc<Upstream>>>,
+        upstream: Arc<Upstream>,
+        options: Options,
+    ) -> Arc<Self> {
+        let metrics = Arc::clone(&intake.dispatch().metrics);
+        Arc::new(Self { rules, intake, upstream, metrics, options })
+    }
+
+    async fn callback(&self, route: Route, request: Request<Incoming>, client: &Client) -> Response<Body> {
+        let (mut parts, body) = request.into_parts();
+        let body = match read_whole(body, self.options.max_body, self.options.body_timeout).await {
+            Ok(body) => body,
+            Err(error) => {
+                tracing::warn!(%error, rule = &*route.rule, client = %client.address, "a callback was not read");
+                return plain(error.status(), format!("The callback cannot be taken: {error}.\n"));
+            }
+        };
+        parts.extensions.clear();
+        rebuild_request(&mut parts, client, &Full::new(body.clone()), None);
+        let received = Received {
+            method: parts.method,
+            uri: parts.uri,
+            headers: parts.headers,
+            body,
+            host: host(client).to_owned(),
+            source: client.address,
+        };
+        // In a task of its own: a caller that hangs up cancels nothing.
+        match tokio::spawn(Arc::clone(&self.intake).handle(route, received)).await {
+            Ok(Reply::Whole(response)) => response.map(Body::full),
+            Ok(Reply::Relayed(response)) => rebuilt(response.map(Body::Relayed)),
+            Ok(Reply::Streamed(response)) => rebuilt(response.map(Body::Upstream)),
+            Err(error) => {
+                tracing::error!(%error, "a callback's task failed");
+                plain(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "This callback can't be taken now. Please send it again later.\n",
+                )
+            }
+        }
+    }
+}
+
+impl<S: Store> Handler for Reception<S> {
+    async fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+        let client = Client::of(peer.remote, peer.tls, request.uri(), request.headers(), &self.options.trusted_proxies);
+        let head = Head {
+            method: request.method(),
+            uri: request.uri(),
+            headers: request.headers(),
+            host: host(&client),
+            source: client.address,
+        };
+        match self.rules.classify(&head) {
+            None => {
+                self.metrics.count_request(RequestKind::Passthrough);
+                forward(&self.upstream, request, &client).await
+            }
+            Some(route) => {
+                self.metrics.count_request(RequestKind::Callback);
+                self.callback(route, request, &client).await
+            }
+        }
+    }
+}
+
+fn host(client: &Client) -> &str {
+    client.host.to_str().unwrap_or_default()
+}
+
+fn rebuilt(response: Response<Body>) -> Response<Body> {
+    let (mut parts, body) = response.into_parts();
+    match rebuild_response(&mut parts, None) {
+        Ok(_) => Response::from_parts(parts, body),
+        Err(error) => {
+            plain(StatusCode::BAD_GATEWAY, format!("The application's answer can't be passed on: {error}.\n"))
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! A gate that passes everything through, and what starts and stops it.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use ipnet::IpNet;
+use oncegate::{
+    ingress::{
+        Body, Client, Handler, Listener, Peer,
+        body::read_whole,
+        listener::{self, Drained},
+        passthrough,
+    },
+    upstream::{self, Upstream},
+};
+use tokio::{net::TcpStream, sync::oneshot, task::JoinHandle};
+
+use super::wire::{Wire, soon};
+
+/// How the gate of a test differs from the usual.
+pub struct Setup {
+    pub upstream: upstream::Options,
+    pub listener: listener::Options,
+    pub listen: SocketAddr,
+    pub trusted: Vec<IpNet>,
+    pub drain: Duration,
+    /// Read the body whole up to here before passing nothing on, as the way of callbacks begins.
+    pub whole: Option<usize>,
+}
+
+impl Setup {
+    pub fn to(url: impl Into<String>) -> Self {
+        Self {
+            upstream: upstream::Options::new(url),
+            listener: listener::Options::default(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            trusted: Vec::new(),
+            drain: Duration::from_secs(10),
+            whole: None,
+        }
+    }
+
+    pub fn start(self) -> Gate {
+        let listener = Listener::bind(&[self.listen], self.listener).unwrap();
+        let address = listener.addresses()[0];
+        let upstream = Arc::new(Upstream::new(self.upstream).unwrap());
+        let handler = Arc::new(PassAll { upstream: Arc::clone(&upstream), trusted: self.trusted, whole: self.whole });
+        let (stop, stopped) = oneshot::channel::<()>();
+        let stopped = async {
+            let _ = stopped.await;
+        };
+        let served = tokio::spawn(listener.serve(handler, stopped, self.drain));
+        Gate { address, upstream, stop, served }
+    }
+}
+
+struct PassAll {
+    upstream: Arc<Upstream>,
+    trusted: Vec<IpNet>,
+    whole: Option<usize>,
+}
+
+impl Handler for PassAll {
+    async fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+        if let Some(limit) = self.whole {
+            return match read_whole(request.into_body(), limit, Duration::from_secs(10)).await {
+                Ok(bytes) => Response::new(Body::full(bytes)),
+                Err(error) => passthrough::plain(error.status(), error.to_string()),
+            };
+        }
+        let client = Client::of(peer.remote, peer.tls, request.uri(), request.headers(), &self.trusted);
+        passthrough::forward(&self.upstream, request, &client).await
+    }
+}
+
+pub struct Gate {
+    pub address: SocketAddr,
+    pub upstream: Arc<Upstream>,
+    stop: oneshot::Sender<()>,
+    served: JoinHandle<Drained>,
+}
+
+impl Gate {
+    pub fn before(url: impl Into<String>) -> Self {
+        Setup::to(url).start()
+    }
+
+    pub async fn client(&self) -> Wire {
+        self.client_from(self.address).await
+    }
+
+    pub async fn client_from(&self, address: impl Into<SocketAddr>) -> Wire {
+        Wire::new(soon(TcpStream::connect(address.into())).await.unwrap())
+    }
+
+    /// Begins to stop; what is returned ends when the drain has.
+    pub fn stop(self) -> JoinHandle<Drained> {
+        self.stop.send(()).unwrap();
+        self.served
+    }
+}

@@ -1,0 +1,134 @@
+//! One end of a connection, read and written byte by byte; whatever takes ten seconds has failed.
+
+use std::{io, time::Duration};
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// The head of a message as it stood on the wire.
+#[derive(Clone, Debug)]
+pub struct Head {
+    /// The first line.
+    pub line: String,
+    /// The fields in their order, names in lower case.
+    pub fields: Vec<(String, String)>,
+}
+
+impl Head {
+    fn parse(text: &str) -> Self {
+        let mut lines = text.strip_suffix("\r\n\r\n").expect("a head ends with an empty line").split("\r\n");
+        let line = lines.next().unwrap().to_owned();
+        let field = |line: &str| {
+            let (name, value) = line.split_once(": ").unwrap_or_else(|| panic!("no field: {line}"));
+            (name.to_ascii_lowercase(), value.to_owned())
+        };
+        Self { line, fields: lines.map(field).collect() }
+    }
+
+    /// All values of a field.
+    pub fn all(&self, name: &str) -> Vec<&str> {
+        self.fields.iter().filter(|(n, _)| n == name).map(|(_, v)| v.as_str()).collect()
+    }
+
+    /// The one value of a field.
+    pub fn one(&self, name: &str) -> &str {
+        match self.all(name)[..] {
+            [only] => only,
+            ref all => panic!("{name} stands there {} times: {self:?}", all.len()),
+        }
+    }
+
+    /// The status of an answer.
+    pub fn status(&self) -> u16 {
+        self.line.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or_else(|| panic!("no answer: {}", self.line))
+    }
+}
+
+pub struct Wire {
+    stream: Box<dyn Stream>,
+    read: Vec<u8>,
+}
+
+/// Waits, but not for ever.
+pub async fn soon<F: Future>(what: F) -> F::Output {
+    tokio::time::timeout(Duration::from_secs(10), what).await.expect("this takes too long")
+}
+
+impl Wire {
+    pub fn new(stream: impl Stream + 'static) -> Self {
+        Self { stream: Box::new(stream), read: Vec::new() }
+    }
+
+    /// Writes all of it.
+    pub async fn write(&mut self, bytes: impl AsRef<[u8]>) {
+        soon(self.stream.write_all(bytes.as_ref())).await.expect("the other side reads");
+        soon(self.stream.flush()).await.expect("the other side reads");
+    }
+
+    /// Writes as much of it as the other side takes.
+    pub async fn offer(&mut self, bytes: impl AsRef<[u8]>) {
+        let _ = soon(self.stream.write_all(bytes.as_ref())).await;
+    }
+
+    /// Ends the direction from here to there.
+    pub async fn end(&mut self) {
+        soon(self.stream.shutdown()).await.expect("the other side is there");
+    }
+
+    async fn more(&mut self) -> io::Result<bool> {
+        let before = self.read.len();
+        soon(self.stream.read_buf(&mut self.read)).await?;
+        Ok(self.read.len() > before)
+    }
+
+    /// All bytes up to and with `mark`.
+    pub async fn until(&mut self, mark: &str) -> String {
+        loop {
+            if let Some(at) = self.read.windows(mark.len()).position(|w| w == mark.as_bytes()) {
+                let rest = self.read.split_off(at + mark.len());
+                return String::from_utf8(std::mem::replace(&mut self.read, rest)).expect("text");
+            }
+            assert!(
+                self.more().await.expect("bytes"),
+                "the end instead of {mark:?} after {:?}",
+                String::from_utf8_lossy(&self.read)
+            );
+        }
+    }
+
+    /// The head of a message.
+    pub async fn head(&mut self) -> Head {
+        Head::parse(&self.until("\r\n\r\n").await)
+    }
+
+    /// This many bytes.
+    pub async fn exactly(&mut self, count: usize) -> Vec<u8> {
+        while self.read.len() < count {
+            assert!(self.more().await.expect("bytes"), "the end after {} of {count} bytes", self.read.len());
+        }
+        let rest = self.read.split_off(count);
+        std::mem::replace(&mut self.read, rest)
+    }
+
+    /// This many bytes of text.
+    pub async fn text(&mut self, count: usize) -> String {
+        String::from_utf8(self.exactly(count).await).expect("text")
+    }
+
+    /// A message with a length: its head and its body.
+    pub async fn message(&mut self) -> (Head, String) {
+        let head = self.head().await;
+        let length = head.all("content-length").first().map_or(0, |l| l.parse().expect("a length"));
+        let body = self.text(length).await;
+        (head, body)
+    }
+
+    /// All bytes up to the end, be it a reset.
+    pub async fn rest(&mut self) -> String {
+        while matches!(self.more().await, Ok(true)) {}
+        String::from_utf8(std::mem::take(&mut self.read)).expect("text")
+    }
+}
