@@ -2,6 +2,10 @@
 //!
 //! The floors, from the top; arrows run downward only.
 
+pub mod cli;
+
+pub mod config;
+
 pub mod callback;
 pub mod expression;
 pub mod provider;
