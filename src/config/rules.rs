@@ -13,7 +13,7 @@ use super::{
 use crate::{
     expression::{Expression, ExpressionError, SUCCESS, WHEN},
     provider::extract::{Dialect, Place},
-    rule::{Choices, Matcher, ProviderChoice, RULES_MAX, Rule, path::Template},
+    rule::{Aliases, Choices, Matcher, ProviderChoice, RULES_MAX, Rule, path::Template},
     transaction::policy::{IdentityBy, OnUnknown, Policy},
 };
 
@@ -254,15 +254,15 @@ fn scope(node: &Node) -> Result<bool, Problem> {
     }
 }
 
-fn aliases(section: &mut Section<'_>, table: &Table) -> Vec<(Arc<str>, Vec<Place>)> {
+fn aliases(section: &mut Section<'_>, table: &Table) -> Aliases {
     if !table.contains_key("aliases") {
-        return Vec::new();
+        return Aliases::new();
     }
     section.find_with("aliases", |node| named_places(node, true)).unwrap_or_default()
 }
 
 /// `aliases.NAME = places`; what is learned stands in the app's answer, where places have other names.
-fn named_places(node: &Node, of_requests: bool) -> Result<Vec<(Arc<str>, Vec<Place>)>, Problem> {
+fn named_places(node: &Node, of_requests: bool) -> Result<Aliases, Problem> {
     let form = "write aliases.NAME = [\"query:NAME\"]";
     let table = node.as_table().ok_or_else(|| Problem::new(format!("{} stands here", node.kind()), form))?;
     let mut named = Vec::new();
