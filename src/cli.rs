@@ -23,7 +23,7 @@ Begin here:
 
 Then:
   oncegate check --effective             every value in force, and where it came from
-  oncegate explain webhook.http          what the gate would decide about a recorded request, and why
+  oncegate explain webhook.http          what the gate would decide about a request, and why
   oncegate --config /etc/oncegate.toml run
 
 A config without rules and without a preset is valid: everything is passed through.";

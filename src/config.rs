@@ -18,10 +18,9 @@ pub use self::{
     report::{Effective, Finding, Origin, Report, Source},
 };
 use self::{
-    section::{Document, Section, tables},
+    section::{Document, Section},
     setting::Problem,
     tree::Node,
-    windows::Placed,
 };
 use crate::{provider::contract::Secret, rule::Rules};
 
@@ -146,23 +145,11 @@ fn preset(user: &[Document], report: &mut Report) -> Option<(&'static str, &'sta
 fn read(preset: Option<&'static str>, mut documents: Vec<Document>, world: &World<'_>, report: &mut Report) -> Config {
     let providers = provider::read(&documents, world, report);
     let rules = rules::read(&documents, world, report);
-    let places: Vec<_> = documents
-        .iter()
-        .flat_map(|d| {
-            let own = tables(d, "rule", &mut Report::default());
-            own.into_iter().map(|(i, table)| {
-                let line = table.values().map(|node| node.line).min();
-                (Origin { source: d.source.clone(), line }, format!("rule[{i}]"))
-            })
-        })
-        .collect();
     documents.push(document(Source::Sample, SAMPLE, report));
     let upstream = UpstreamOptions::read(&mut Section::open("upstream", &documents, report));
     let base = windows::base_policy(&upstream);
-    let placed: Vec<_> =
-        places.into_iter().zip(&rules).map(|((origin, path), rule)| Placed { origin, path, rule }).collect();
     report.effective.extend(rules::defaults(&base));
-    windows::check(&placed, &base, world, report);
+    windows::check(&rules, &base, world, report);
     Config {
         preset,
         gateway: GatewayOptions::read(&mut Section::open("gateway", &documents, report)),
@@ -171,7 +158,7 @@ fn read(preset: Option<&'static str>, mut documents: Vec<Document>, world: &Worl
         log: LogOptions::read(&mut Section::open("log", &documents, report)),
         upstream,
         providers,
-        rules: Rules::new(rules, base),
+        rules: Rules::new(rules.into_iter().map(|placed| placed.rule).collect(), base),
     }
 }
 

@@ -6,9 +6,10 @@ use super::{
     keys,
     provider::World,
     report::{Effective, Origin, Report, Source},
-    section::{Document, Section, tables},
+    section::{Document, Section, rows},
     setting::{Identity, Problem, Setting, Word},
     tree::{Node, Table},
+    windows::Placed,
 };
 use crate::{
     expression::{Expression, ExpressionError, SUCCESS, WHEN},
@@ -21,20 +22,18 @@ use crate::{
 const NAME_MAX: usize = 64;
 
 /// Reads every `[[rule]]` in the order in which they decide.
-pub fn read(documents: &[Document], world: &World<'_>, report: &mut Report) -> Vec<Rule> {
-    let tables: Vec<_> = documents
-        .iter()
-        .flat_map(|document| tables(document, "rule", report).into_iter().map(move |(i, table)| (document, i, table)))
-        .collect();
-    let dialect = common_dialect(tables.iter().map(|(_, _, table)| *table));
+pub fn read(documents: &[Document], world: &World<'_>, report: &mut Report) -> Vec<Placed> {
+    let rows: Vec<_> = documents.iter().flat_map(|document| rows(document, "rule", report)).collect();
+    let dialect = common_dialect(rows.iter().map(|row| row.table));
     let mut rules = Vec::new();
-    for (document, i, table) in tables {
-        let mut section = Section::single("rule", format!("rule[{i}]"), &document.source, table, report);
-        rules.push(one(&mut section, table, dialect, world));
-        if rules.len() == RULES_MAX + 1 {
+    for row in rows {
+        let mut section = Section::single("rule", row.path.clone(), row.source, row.table, report);
+        let rule = one(&mut section, row.table, dialect, world);
+        if rules.len() == RULES_MAX {
             let message = format!("there are more than {RULES_MAX} rules");
             section.fault("name", message, "let one rule match several paths: path = [\"/a\", \"/b\"]");
         }
+        rules.push(Placed { origin: row.origin(), path: row.path, rule });
     }
     rules
 }

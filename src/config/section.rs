@@ -171,20 +171,39 @@ fn finding(origin: Origin, path: String, problem: Problem) -> Finding {
     Finding { origin, path, message: problem.message, remedy: problem.remedy }
 }
 
+/// A table of an array of tables.
+pub struct Row<'a> {
+    /// The text it stands in.
+    pub source: &'a Source,
+    /// Its path from the root: `rule[2]`; a preset's are told apart from the user's.
+    pub path: String,
+    /// The table.
+    pub table: &'a Table,
+}
+
+impl Row<'_> {
+    /// Where it begins.
+    pub fn origin(&self) -> Origin {
+        Origin { source: self.source.clone(), line: self.table.values().map(|node| node.line).min() }
+    }
+}
+
 /// The tables of an array of tables; anything else is a fault.
-pub fn tables<'a>(document: &'a Document, key: &str, report: &mut Report) -> Vec<(usize, &'a Table)> {
+pub fn rows<'a>(document: &'a Document, key: &str, report: &mut Report) -> Vec<Row<'a>> {
     let Some(node) = document.root.get(key) else { return Vec::new() };
     let form = format!("[[{key}]]");
+    let prefix = if matches!(document.source, Source::Preset(_)) { "preset." } else { "" };
     let Value::List(items) = &node.value else {
         report.faults.push(misplaced(&document.source, node, key, &form));
         return Vec::new();
     };
-    let mut tables = Vec::new();
+    let mut rows = Vec::new();
     for (i, item) in items.iter().enumerate() {
+        let path = format!("{prefix}{key}[{i}]");
         match item.as_table() {
-            Some(table) => tables.push((i, table)),
-            None => report.faults.push(misplaced(&document.source, item, &format!("{key}[{i}]"), &form)),
+            Some(table) => rows.push(Row { source: &document.source, path, table }),
+            None => report.faults.push(misplaced(&document.source, item, &path, &form)),
         }
     }
-    tables
+    rows
 }

@@ -14,13 +14,13 @@ use crate::{
 };
 
 /// Where a rule stands, and what it says.
-pub struct Placed<'a> {
+pub struct Placed {
     /// Where its table begins.
     pub origin: Origin,
     /// Its path from the root.
     pub path: String,
     /// The rule.
-    pub rule: &'a Rule,
+    pub rule: Rule,
 }
 
 /// The policy where nothing is set.
@@ -29,7 +29,7 @@ pub fn base_policy(upstream: &UpstreamOptions) -> Policy {
 }
 
 /// Compares the windows of each rule with what its providers do.
-pub fn check(rules: &[Placed<'_>], base: &Policy, world: &World<'_>, report: &mut Report) {
+pub fn check(rules: &[Placed], base: &Policy, world: &World<'_>, report: &mut Report) {
     let linger_ahead = rules.iter().filter_map(|placed| placed.rule.choices.linger).max().unwrap_or(base.linger);
     for placed in rules {
         let mut warn = |key: &str, message: String, remedy: &str| {
