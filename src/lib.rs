@@ -27,6 +27,10 @@ pub mod rule;
 pub mod provider;
 pub mod transaction;
 
+pub mod cli;
+
+pub mod config;
+
 pub mod callback;
 pub mod expression;
 

@@ -1,3 +1,7 @@
 //! Parses the command line, hands over, and sets the exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    oncegate::cli::main()
+}

@@ -18,7 +18,7 @@ use std::{
 use http::{HeaderMap, Method, Uri};
 
 pub use self::{
-    choices::{Choices, ProviderChoice},
+    choices::{Aliases, Choices, ProviderChoice},
     matcher::Matcher,
 };
 use crate::{
@@ -231,8 +231,8 @@ impl Rules {
     }
 
     /// Each alias is a key of its own: for each, the first rule that sets it decides.
-    fn aliases(&self, matching: RuleSet) -> Vec<(Arc<str>, Vec<crate::provider::extract::Place>)> {
-        let mut aliases: Vec<(Arc<str>, _)> = Vec::new();
+    fn aliases(&self, matching: RuleSet) -> Aliases {
+        let mut aliases = Aliases::new();
         for (kind, places) in self.those(matching).flat_map(|rule| &rule.choices.aliases) {
             if !aliases.iter().any(|(known, _)| known == kind) {
                 aliases.push((Arc::clone(kind), places.clone()));

@@ -32,6 +32,9 @@ impl fmt::Debug for ProviderChoice {
     }
 }
 
+/// Places by the kind of name that stands in them.
+pub type Aliases = Vec<(Arc<str>, Vec<Place>)>;
+
 /// The keys of a rule; `None` leaves the choice to the rules after it, the provider and the default.
 ///
 /// Those up to `signature_required` decide how an event is read, and are therefore not for a rule that looks at one;
@@ -46,7 +49,7 @@ pub struct Choices {
     pub state: Option<Vec<Place>>,
     pub amount: Option<Vec<Place>>,
     pub currency: Option<Vec<Place>>,
-    pub aliases: Vec<(Arc<str>, Vec<Place>)>,
+    pub aliases: Aliases,
     pub dialect: Option<Dialect>,
     pub scope_host: Option<bool>,
     pub identity_places: Option<Vec<Place>>,

@@ -1,0 +1,127 @@
+//! The command line: what can be typed, and which verb gets it.
+
+pub mod check;
+pub mod demo;
+pub mod explain;
+pub mod run;
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::bail;
+use clap::{Parser, Subcommand};
+
+use crate::config::{Config, Loaded, World};
+
+const EXAMPLES: &str = "\
+Begin here:
+  oncegate demo                          see one payment booked twice, and once
+  oncegate check                         read config.toml and say everything that is wrong with it
+  oncegate run                           stand in front of the app
+
+Then:
+  oncegate check --effective             every value in force, and where it came from
+  oncegate explain webhook.http          what the gate would decide about a request, and why
+  oncegate --config /etc/oncegate.toml run
+
+A config without rules and without a preset is valid: everything is passed through.";
+
+/// Lets every payment callback through to an invoicing app once.
+///
+/// Oncegate is a reverse proxy. Payment providers deliver a callback at least once, and the payer's browser comes back in
+/// the same second. The gate recognises what reports on the same payment, lets one request at a time into the app,
+/// answers repetitions with the first one's answer, and streams everything else through untouched.
+#[derive(Debug, Parser)]
+#[command(name = "oncegate", version, max_term_width = 100, after_help = EXAMPLES, arg_required_else_help = true)]
+pub struct Cli {
+    /// The configuration
+    #[arg(long, global = true, value_name = "FILE", default_value = "config.toml")]
+    pub config: PathBuf,
+    /// What to do
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What the gate can be asked to do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Stand in front of the app
+    Run(run::Args),
+    /// Say everything that is wrong with the configuration, all at once
+    Check(check::Args),
+    /// Say what the gate would decide about recorded requests, and why
+    Explain(explain::Args),
+    /// Show the founding race in one terminal, without the gate and with it
+    Demo(demo::Args),
+}
+
+/// Does what was typed; the exit code is 0 for well, 1 for not well, and 2 for what cannot be understood.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match &cli.verb {
+        Verb::Run(args) => run::run(args, &cli.config),
+        Verb::Check(args) => check::run(args, &cli.config),
+        Verb::Explain(args) => explain::run(args, &cli.config),
+        Verb::Demo(args) => demo::run(args, &cli.config),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("oncegate: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+/// Loads the configuration for a verb that works with it: warnings are told, faults end it.
+///
+/// # Errors
+///
+/// Every fault of the configuration.
+pub fn load(path: &Path) -> anyhow::Result<Config> {
+    let loaded = Loaded::from_file(path, &World::real());
+    for warning in &loaded.warnings {
+        eprintln!("warning: {warning}");
+    }
+    match loaded.into_config() {
+        Ok(config) => Ok(config),
+        Err(faults) => {
+            let lines: Vec<_> = faults.iter().map(|fault| format!("\n  {fault}")).collect();
+            bail!("the configuration has {}:{}", counted(faults.len(), "fault"), lines.concat())
+        }
+    }
+}
+
+/// `1 fault`, `2 faults`.
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound_and_its_help_has_examples() {
+        Cli::command().debug_assert();
+        let help = Cli::command().render_long_help().to_string();
+        assert!(help.contains("oncegate check --effective") && help.contains("config.toml"));
+    }
+
+    #[test]
+    fn the_configuration_is_config_toml_unless_another_is_named() {
+        let config = |args: &[&str]| Cli::try_parse_from(args).unwrap().config;
+        assert_eq!(config(&["oncegate", "run"]), Path::new("config.toml"));
+        assert_eq!(config(&["oncegate", "run", "--config", "x"]), Path::new("x"));
+        assert_eq!(config(&["oncegate", "--config", "x", "check"]), Path::new("x"));
+    }
+
+    #[test]
+    fn wrong_usage_is_told_apart_from_a_wrong_configuration() {
+        for wrong in [&["oncegate"][..], &["oncegate", "walk"], &["oncegate", "check", "--efective"]] {
+            assert_eq!(Cli::try_parse_from(wrong).unwrap_err().exit_code(), 2, "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! The configuration as a whole: loads it, lays it over preset and sample, and tells every fault at once.
+
+pub mod keys;
+pub mod options;
+pub mod provider;
+pub mod report;
+mod rules;
+mod section;
+mod setting;
+mod tree;
+mod windows;
+
+use std::path::Path;
+
+pub use self::{
+    options::{AdminOptions, Engine, GatewayOptions, LogFormat, LogLevel, LogOptions, StoreOptions, UpstreamOptions},
+    provider::{ProviderOptions, World},
+    report::{Effective, Finding, Origin, Report, Source},
+};
+use self::{
+    section::{Document, Section},
+    setting::Problem,
+    tree::Node,
+};
+use crate::{provider::contract::Secret, rule::Rules};
+
+/// The sample, which is the default: the values of its sections hold where the user's file says nothing.
+pub const SAMPLE: &str = include_str!("../config.toml");
+
+/// The presets by name.
+const PRESETS: &[(&str, &str)] = &[("invoice-ninja", include_str!("config/invoice-ninja.toml"))];
+
+/// Everything the gate is told, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The preset it was laid over.
+    pub preset: Option<&'static str>,
+    /// Where the gate listens, and its bounds.
+    pub gateway: GatewayOptions,
+    /// Where the app is.
+    pub upstream: UpstreamOptions,
+    /// What is remembered.
+    pub store: StoreOptions,
+    /// Where operators look in.
+    pub admin: AdminOptions,
+    /// What is logged.
+    pub log: LogOptions,
+    /// What the user has of each provider.
+    pub providers: Vec<ProviderOptions>,
+    /// Which requests are callbacks, and what is done with them.
+    pub rules: Rules,
+}
+
+impl Config {
+    /// The secrets that a provider's callbacks may be signed with.
+    #[must_use]
+    pub fn secrets(&self, provider: &str) -> &[Secret] {
+        self.providers.iter().find(|options| options.provider.name == provider).map_or(&[], |options| &options.secrets)
+    }
+}
+
+/// What came of reading a configuration.
+#[derive(Debug)]
+pub struct Loaded {
+    config: Config,
+    /// What keeps the gate from running, in the order of the file.
+    pub faults: Vec<Finding>,
+    /// What it runs with all the same.
+    pub warnings: Vec<Finding>,
+    /// Every value in force, and where it came from.
+    pub effective: Vec<Effective>,
+}
+
+impl Loaded {
+    /// Loads a file; that it cannot be read is a fault like any other.
+    #[must_use]
+    pub fn from_file(path: &Path, world: &World<'_>) -> Self {
+        let name = path.display().to_string();
+        let (text, fault) = match (world.file)(path).map(String::from_utf8) {
+            Ok(Ok(text)) => (text, None),
+            Ok(Err(_)) => (String::new(), Some("the file is no UTF-8 text".to_owned())),
+            Err(error) => (String::new(), Some(format!("the file cannot be read: {error}"))),
+        };
+        let mut loaded = Self::from_text(&name, &text, world);
+        loaded.faults.extend(fault.map(|message| Finding {
+            origin: Origin { source: Source::File(name.into()), line: None },
+            path: String::new(),
+            message,
+            remedy: "name another with --config, or begin with the config.toml that comes with Oncegate".to_owned(),
+        }));
+        loaded
+    }
+
+    /// Loads a text that is called `name` in messages.
+    #[must_use]
+    pub fn from_text(name: &str, text: &str, world: &World<'_>) -> Self {
+        let mut report = Report::default();
+        let user = document(Source::File(name.into()), text, &mut report);
+        let preset = preset(std::slice::from_ref(&user), &mut report);
+        let mut documents = vec![user];
+        if let Some((name, text)) = preset {
+            documents.push(document(Source::Preset(name), text, &mut report));
+        }
+        let config = read(preset.map(|(name, _)| name), documents, world, &mut report);
+        let Report { mut faults, warnings, effective } = report;
+        faults.sort_by_key(|fault| fault.origin.line);
+        Self { config, faults, warnings, effective }
+    }
+
+    /// The configuration, if nothing is wrong with it.
+    ///
+    /// # Errors
+    ///
+    /// Every fault.
+    pub fn into_config(self) -> Result<Config, Vec<Finding>> {
+        if self.faults.is_empty() { Ok(self.config) } else { Err(self.faults) }
+    }
+}
+
+fn document(source: Source, text: &str, report: &mut Report) -> Document {
+    let (root, errors) = tree::parse(text);
+    report.faults.extend(errors.into_iter().map(|error| Finding {
+        origin: Origin { source: source.clone(), line: error.line },
+        path: String::new(),
+        message: format!("this is no TOML: {}", error.message),
+        remedy: "see https://toml.io".to_owned(),
+    }));
+    Document { source, root }
+}
+
+fn preset(user: &[Document], report: &mut Report) -> Option<(&'static str, &'static str)> {
+    Section::root(user, report).find_with("preset", |node: &Node| {
+        let known = || PRESETS.iter().map(|(name, _)| *name);
+        let typed = node.as_text().unwrap_or_default();
+        PRESETS.iter().find(|(name, _)| *name == typed).copied().ok_or_else(|| {
+            let near =
+                keys::nearest(typed, known()).map_or_else(String::new, |name| format!("did you mean {name:?}? "));
+            let remedy = format!("{near}known: {}", known().collect::<Vec<_>>().join(", "));
+            Problem::new(format!("{node} is no preset"), remedy)
+        })
+    })
+}
+
+/// Rules and providers come from the user and the preset only; the sample's stand there to be read.
+fn read(preset: Option<&'static str>, mut documents: Vec<Document>, world: &World<'_>, report: &mut Report) -> Config {
+    let providers = provider::read(&documents, world, report);
+    let rules = rules::read(&documents, world, report);
+    documents.push(document(Source::Sample, SAMPLE, report));
+    let upstream = UpstreamOptions::read(&mut Section::open("upstream", &documents, report));
+    let base = windows::base_policy(&upstream);
+    report.effective.extend(rules::defaults(&base));
+    windows::check(&rules, &base, world, report);
+    Config {
+        preset,
+        gateway: GatewayOptions::read(&mut Section::open("gateway", &documents, report)),
+        store: StoreOptions::read(&mut Section::open("store", &documents, report)),
+        admin: AdminOptions::read(&mut Section::open("admin", &documents, report)),
+        log: LogOptions::read(&mut Section::open("log", &documents, report)),
+        upstream,
+        providers,
+        rules: Rules::new(rules.into_iter().map(|placed| placed.rule).collect(), base),
+    }
+}
+
+#[cfg(test)]
+mod tests;

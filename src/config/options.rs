@@ -1,0 +1,338 @@
+//! The sections of the configuration but rules and providers: what each part is told, and its defaults.
+
+use std::{
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    num::NonZeroUsize,
+    path::PathBuf,
+    time::Duration,
+};
+
+use http::Uri;
+use ipnet::IpNet;
+
+use super::{
+    section::Section,
+    setting::{Limit, Problem, Setting, Size, Word},
+    tree::Node,
+};
+
+/// Where the gate listens, and its bounds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GatewayOptions {
+    /// The addresses it listens on.
+    pub listen: Vec<SocketAddr>,
+    /// Networks whose word about the client's address, host and scheme is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// The address under which the world knows the gate, for signatures that cover the URL; without a slash at its end.
+    pub public_url: Option<String>,
+    /// How many connections are open at once.
+    pub max_connections: usize,
+    /// How large the body of a callback may be, in bytes.
+    pub max_body: usize,
+    /// How many callers wait at once.
+    pub max_waiters: usize,
+    /// How many callers wait for the same transaction at once.
+    pub max_waiters_per_transaction: usize,
+    /// How long a client may take over the head of a request.
+    pub header_timeout: Duration,
+    /// How long a connection may stand idle between requests.
+    pub idle_timeout: Duration,
+    /// How long a stopping gate waits for what it has begun.
+    pub drain: Duration,
+    /// How many threads work; 0 stands for one per core.
+    pub threads: usize,
+}
+
+impl Default for GatewayOptions {
+    fn default() -> Self {
+        Self {
+            listen: vec![(Ipv6Addr::UNSPECIFIED, 8080).into()],
+            trusted_proxies: Vec::new(),
+            public_url: None,
+            max_connections: 4096,
+            max_body: 1 << 20,
+            max_waiters: 8192,
+            max_waiters_per_transaction: 64,
+            header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
+            drain: Duration::from_secs(30),
+            threads: 0,
+        }
+    }
+}
+
+/// Where the app is, and how long we wait for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamOptions {
+    /// `http://host[:port]`, `https://host[:port]` or `unix:/path/to/socket`.
+    pub url: String,
+    /// How many callbacks are in the app at once; `None` leaves it open.
+    pub max_callbacks: Option<NonZeroUsize>,
+    /// How long the app may take over the head of an answer; also the default of a rule's `timeout` and `quiet`.
+    pub timeout: Duration,
+    /// How long a connection may take to stand.
+    pub connect_timeout: Duration,
+    /// How long a connection may have been idle to be used for a callback.
+    pub reuse_within: Duration,
+    /// How long an idle connection is kept.
+    pub idle_timeout: Duration,
+    /// How many idle connections are kept.
+    pub max_idle: usize,
+    /// A PEM file with the authorities to trust instead of the machine's own.
+    pub ca: Option<PathBuf>,
+}
+
+impl Default for UpstreamOptions {
+    fn default() -> Self {
+        Self {
+            url: "http://127.0.0.1:8000".to_owned(),
+            max_callbacks: None,
+            timeout: Duration::from_secs(300),
+            connect_timeout: Duration::from_secs(5),
+            reuse_within: Duration::from_secs(1),
+            idle_timeout: Duration::from_secs(4),
+            max_idle: 512,
+            ca: None,
+        }
+    }
+}
+
+/// What remembers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// Memory: what was known is gone with the process.
+    Memory,
+}
+
+/// How much is remembered, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreOptions {
+    /// What remembers.
+    pub engine: Engine,
+    /// How many events are remembered at once.
+    pub max_remembered: usize,
+    /// How many lines of history are kept.
+    pub history: usize,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self { engine: Engine::Memory, max_remembered: 1_000_000, history: 10_000 }
+    }
+}
+
+/// Where operators look in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminOptions {
+    /// The address of metrics and health; `None` turns them off.
+    pub listen: Option<SocketAddr>,
+}
+
+impl Default for AdminOptions {
+    fn default() -> Self {
+        Self { listen: Some((Ipv4Addr::LOCALHOST, 9090).into()) }
+    }
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Word for LogFormat {
+    const WORDS: &'static [(&'static str, Self)] = &[("human", Self::Human), ("json", Self::Json)];
+}
+
+/// How much is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    /// What wakes somebody.
+    Error,
+    /// What somebody should look at.
+    Warn,
+    /// What the gate decided.
+    Info,
+    /// Why it decided so.
+    Debug,
+    /// Every step.
+    Trace,
+}
+
+impl Word for LogLevel {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("error", Self::Error),
+        ("warn", Self::Warn),
+        ("info", Self::Info),
+        ("debug", Self::Debug),
+        ("trace", Self::Trace),
+    ];
+}
+
+/// What is written to the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogOptions {
+    /// How lines look.
+    pub format: LogFormat,
+    /// How much is written.
+    pub level: LogLevel,
+}
+
+impl Default for LogOptions {
+    fn default() -> Self {
+        Self { format: LogFormat::Human, level: LogLevel::Info }
+    }
+}
+
+/// A bound that is written as a plain number above zero.
+fn bound(section: &mut Section<'_>, key: &str, default: usize) -> usize {
+    section.get_with(key, default, |node| NonZeroUsize::read(node).map(NonZeroUsize::get))
+}
+
+/// A time limit: zero would end everything at once.
+fn limit(section: &mut Section<'_>, key: &str, default: Duration) -> Duration {
+    section.get_with(key, default, nonzero)
+}
+
+fn nonzero(node: &Node) -> Result<Duration, Problem> {
+    match Duration::read(node)? {
+        Duration::ZERO => Err(Problem::new("a limit of zero ends everything at once", "write a longer time")),
+        time => Ok(time),
+    }
+}
+
+impl GatewayOptions {
+    pub(super) fn read(section: &mut Section<'_>) -> Self {
+        let default = Self::default();
+        let listen = section.get("listen", default.listen.clone());
+        if listen.is_empty() {
+            section.fault("listen", "the gate listens nowhere", "write at least one address");
+        }
+        Self {
+            listen,
+            trusted_proxies: section.get("trusted_proxies", default.trusted_proxies),
+            public_url: section.find_with("public_url", public_url),
+            max_connections: bound(section, "max_connections", default.max_connections),
+            max_body: section.get("max_body", Size(default.max_body)).0,
+            max_waiters: bound(section, "max_waiters", default.max_waiters),
+            max_waiters_per_transaction: bound(
+                section,
+                "max_waiters_per_transaction",
+                default.max_waiters_per_transaction,
+            ),
+            header_timeout: limit(section, "header_timeout", default.header_timeout),
+            idle_timeout: limit(section, "idle_timeout", default.idle_timeout),
+            drain: section.get("drain", default.drain),
+            threads: section.get("threads", default.threads),
+        }
+    }
+}
+
+fn public_url(node: &Node) -> Result<String, Problem> {
+    let no = || Problem::new(format!("{node} is no public address"), "write \"https://pay.example.org\"");
+    let text = node.as_text().ok_or_else(no)?;
+    let uri: Uri = text.parse().map_err(|_| no())?;
+    let web = matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(|h| !h.is_empty());
+    if !web || uri.query().is_some() || uri.authority().is_some_and(|a| a.as_str().contains('@')) {
+        return Err(no());
+    }
+    Ok(text.trim_end_matches('/').to_owned())
+}
+
+impl UpstreamOptions {
+    pub(super) fn read(section: &mut Section<'_>) -> Self {
+        let default = Self::default();
+        let ca = section.find("ca");
+        let url = section.find_with("url", upstream_url).unwrap_or(default.url);
+        if ca.is_some() && !url.starts_with("https:") {
+            section.warn("ca", "authorities are only asked about https", "write an https:// url, or leave `ca` out");
+        }
+        Self {
+            url,
+            max_callbacks: section.get("max_callbacks", Limit(default.max_callbacks)).0,
+            timeout: limit(section, "timeout", default.timeout),
+            connect_timeout: limit(section, "connect_timeout", default.connect_timeout),
+            reuse_within: section.get("reuse_within", default.reuse_within),
+            idle_timeout: section.get("idle_timeout", default.idle_timeout),
+            max_idle: section.get("max_idle", default.max_idle),
+            ca,
+        }
+    }
+}
+
+fn upstream_url(node: &Node) -> Result<String, Problem> {
+    let remedy = "write \"http://host:port\", \"https://host:port\" or \"unix:/path/to/socket\"";
+    let no = |why: &str| Problem::new(format!("{node} is no address of an app: {why}"), remedy);
+    let text = node.as_text().ok_or_else(|| no("it is no text"))?;
+    if let Some(path) = text.strip_prefix("unix:") {
+        let absolute = path.starts_with('/');
+        return if absolute { Ok(text.to_owned()) } else { Err(no("the path of the socket begins at the root")) };
+    }
+    let uri: Uri = text.parse().map_err(|_| no("it is no URL"))?;
+    if !matches!(uri.scheme_str(), Some("http" | "https")) {
+        return Err(no("the scheme is unknown"));
+    }
+    let authority = uri.authority().map_or("", |a| a.as_str());
+    if uri.host().is_none_or(str::is_empty) || authority.contains('@') || authority.ends_with(':') {
+        return Err(no("it names no host, or more than that"));
+    }
+    if uri.path() != "/" || uri.query().is_some() {
+        return Err(no("the app stands at the root, so that paths reach it as they came"));
+    }
+    Ok(text.to_owned())
+}
+
+impl StoreOptions {
+    pub(super) fn read(section: &mut Section<'_>) -> Self {
+        let default = Self::default();
+        let engine = section.find_with("engine", engine).unwrap_or(default.engine);
+        for durable in ["path", "durable"] {
+            if section.find::<String>(durable).is_some() {
+                section.warn(durable, "has no effect on the memory engine", "leave it out");
+            }
+        }
+        Self {
+            engine,
+            max_remembered: bound(section, "max_remembered", default.max_remembered),
+            history: section.get("history", default.history),
+        }
+    }
+}
+
+fn engine(node: &Node) -> Result<Engine, Problem> {
+    match node.as_text() {
+        Some("memory") => Ok(Engine::Memory),
+        Some(later @ ("embedded" | "postgres")) => {
+            Err(Problem::new(format!("the engine {later:?} comes with a later version"), "write \"memory\""))
+        }
+        _ => Err(Problem::new(format!("{node} is no engine"), "write \"memory\"")),
+    }
+}
+
+impl AdminOptions {
+    pub(super) fn read(section: &mut Section<'_>) -> Self {
+        let listen = section.find_with("listen", admin_address).unwrap_or(Self::default().listen);
+        if listen.is_some_and(|address| !address.ip().to_canonical().is_loopback()) {
+            section.warn(
+                "listen",
+                "metrics and health can be read by whoever reaches this address",
+                "listen on 127.0.0.1 or [::1], or keep others out by a firewall",
+            );
+        }
+        Self { listen }
+    }
+}
+
+fn admin_address(node: &Node) -> Result<Option<SocketAddr>, Problem> {
+    if node.as_text() == Some("off") { Ok(None) } else { SocketAddr::read(node).map(Some) }
+}
+
+impl LogOptions {
+    pub(super) fn read(section: &mut Section<'_>) -> Self {
+        let default = Self::default();
+        Self { format: section.get("format", default.format), level: section.get("level", default.level) }
+    }
+}

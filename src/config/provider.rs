@@ -1,0 +1,218 @@
+//! What the user has of each provider: secrets and keys, read from the environment and from files.
+
+use std::{fmt, io, path::Path};
+
+use http::Uri;
+
+use super::{
+    keys,
+    report::{Finding, Origin, Report},
+    section::{Document, Section, misplaced},
+    setting::{Problem, Setting},
+    tree::{Node, Table, Value},
+};
+use crate::provider::{
+    PROVIDERS,
+    contract::{Provider, Scheme, Secret, SecretKind},
+};
+
+/// What loading a configuration sees of the world outside the text.
+#[derive(Clone, Copy)]
+pub struct World<'a> {
+    /// A variable of the environment.
+    pub env: &'a dyn Fn(&str) -> Option<String>,
+    /// The bytes of a file.
+    pub file: &'a dyn Fn(&Path) -> io::Result<Vec<u8>>,
+    /// The providers there are.
+    pub providers: &'static [&'static Provider],
+}
+
+impl World<'static> {
+    /// The real one.
+    #[must_use]
+    pub fn real() -> Self {
+        Self { env: &|name| std::env::var(name).ok(), file: &|path| std::fs::read(path), providers: PROVIDERS }
+    }
+}
+
+impl World<'_> {
+    /// The provider with this name.
+    ///
+    /// # Errors
+    ///
+    /// When there is none; the problem tells the nearest.
+    pub fn provider(&self, name: &str) -> Result<&'static Provider, Problem> {
+        self.providers.iter().copied().find(|provider| provider.name == name).ok_or_else(|| {
+            let names = || self.providers.iter().map(|provider| provider.name);
+            let known = names().collect::<Vec<_>>().join(", ");
+            let meant = keys::nearest(name, names()).map_or_else(String::new, |n| format!("did you mean `{n}`? "));
+            Problem::new(format!("there is no provider `{name}`"), format!("{meant}known: {known}"))
+        })
+    }
+}
+
+impl fmt::Debug for World<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("World")
+    }
+}
+
+/// What the user has of one provider.
+#[derive(Clone, Debug)]
+pub struct ProviderOptions {
+    /// Which one.
+    pub provider: &'static Provider,
+    /// What its callbacks are signed with; any may match.
+    pub secrets: Vec<Secret>,
+    /// Keys for its API.
+    pub api_keys: Vec<Secret>,
+    /// Where its API is, if not where it usually is.
+    pub api_url: Option<String>,
+}
+
+impl fmt::Debug for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Provider({})", self.name)
+    }
+}
+
+/// Reads every `[provider.NAME]`.
+pub fn read(documents: &[Document], world: &World<'_>, report: &mut Report) -> Vec<ProviderOptions> {
+    let mut providers = Vec::new();
+    for document in documents {
+        let Some(node) = document.root.get("provider") else { continue };
+        let Some(tables) = node.as_table() else {
+            report.faults.push(misplaced(&document.source, node, "provider", "[provider.NAME]"));
+            continue;
+        };
+        for (name, node) in tables {
+            let path = format!("provider.{name}");
+            let origin = Origin { source: document.source.clone(), line: Some(node.line) };
+            match (world.provider(name), node.as_table()) {
+                (Ok(provider), Some(table)) => {
+                    let mut section = Section::single("provider", path, &document.source, table, report);
+                    providers.push(one(provider, table, &mut section, world));
+                }
+                (Ok(_), None) => report.faults.push(misplaced(&document.source, node, &path, &format!("[{path}]"))),
+                (Err(Problem { message, remedy }), _) => {
+                    report.faults.push(Finding { origin, path, message, remedy });
+                }
+            }
+        }
+    }
+    providers
+}
+
+fn one(provider: &'static Provider, table: &Table, section: &mut Section<'_>, world: &World<'_>) -> ProviderOptions {
+    let secrets = secrets("secrets", SecretKind::Hmac, table, section, world);
+    if !secrets.is_empty() && matches!(provider.scheme, Scheme::Unsigned) {
+        let message = format!("{} does not sign its callbacks, so no secret can serve", provider.title);
+        section.warn("secrets", message, "leave them out");
+    }
+    let mut api_keys = secrets_of_api(table, section, world);
+    if let Some(key) = section.find_with("api_key_env", |node| from_env(node, world)) {
+        api_keys.insert(0, Secret::new(SecretKind::ApiKey, key));
+    }
+    let api_url = section.find_with("api_url", api_url);
+    if api_url.as_ref().is_some_and(|url| url.starts_with("http:")) {
+        section.warn("api_url", "keys and answers travel unencrypted", "write https://");
+    }
+    for key in ["api_key_env", "api_keys", "api_url"] {
+        if table.contains_key(key) {
+            section.warn(
+                key,
+                "this version asks providers nothing, so the key has no effect",
+                "leave it, if you like, for a later version",
+            );
+        }
+    }
+    ProviderOptions { provider, secrets, api_keys, api_url }
+}
+
+fn secrets_of_api(table: &Table, section: &mut Section<'_>, world: &World<'_>) -> Vec<Secret> {
+    secrets("api_keys", SecretKind::ApiKey, table, section, world)
+}
+
+/// A list of secrets; each is told apart by its place in the list.
+fn secrets(key: &str, kind: SecretKind, table: &Table, section: &mut Section<'_>, world: &World<'_>) -> Vec<Secret> {
+    let read = section.find_with(key, |node| each(node, kind, world)).unwrap_or_default();
+    if written_in_clear(table.get(key)) {
+        let message = "a secret stands in the file itself, for every reader and every backup of it";
+        section.warn(key, message, "write { env = \"NAME\" } or { file = \"/path\" }");
+    }
+    read
+}
+
+/// Every fault of the list in one problem, so that all are told at once.
+fn each(node: &Node, kind: SecretKind, world: &World<'_>) -> Result<Vec<Secret>, Problem> {
+    let form = "write a list: [{ env = \"NAME\" }, { file = \"/path\" }]";
+    let Value::List(items) = &node.value else {
+        return Err(Problem::new(format!("{} stands here", node.kind()), form));
+    };
+    let (mut secrets, mut messages, mut remedy) = (Vec::new(), Vec::new(), String::new());
+    for (i, item) in items.iter().enumerate() {
+        match secret(item, kind, world) {
+            Ok(secret) => secrets.push(secret),
+            Err(problem) => {
+                messages.push(format!("[{i}]: {}", problem.message));
+                remedy = problem.remedy;
+            }
+        }
+    }
+    if messages.is_empty() { Ok(secrets) } else { Err(Problem::new(messages.join("; "), remedy)) }
+}
+
+fn secret(node: &Node, kind: SecretKind, world: &World<'_>) -> Result<Secret, Problem> {
+    let form = "write { env = \"NAME\" } or { file = \"/path\" }";
+    let table = node.as_table().ok_or_else(|| Problem::new(format!("{} is no secret", node.kind()), form))?;
+    if let Some(key) = table.keys().find(|key| !matches!(key.as_str(), "env" | "file" | "value" | "kind")) {
+        return Err(Problem::new(format!("a secret has no `{key}`"), form));
+    }
+    let kind = table.get("kind").map_or(Ok(kind), SecretKind::read)?;
+    let bytes = match (table.get("env"), table.get("file"), table.get("value")) {
+        (Some(name), None, None) => from_env(name, world)?,
+        (None, Some(path), None) => from_file(path, world)?,
+        (None, None, Some(value)) => full(String::read(value)?.into_bytes(), "`value`")?,
+        _ => return Err(Problem::new("a secret comes from exactly one of `env`, `file` and `value`", form)),
+    };
+    Ok(Secret::new(kind, bytes))
+}
+
+fn from_env(node: &Node, world: &World<'_>) -> Result<Vec<u8>, Problem> {
+    let name = String::read(node)?;
+    match (world.env)(&name) {
+        Some(value) => full(value.into_bytes(), &format!("the environment variable {name}")),
+        None => Err(Problem::new(
+            format!("the environment variable {name} is not set"),
+            "set it for the gate, or leave the key out",
+        )),
+    }
+}
+
+fn from_file(node: &Node, world: &World<'_>) -> Result<Vec<u8>, Problem> {
+    let path = std::path::PathBuf::read(node)?;
+    let name = path.display();
+    let mut bytes = (world.file)(&path).map_err(|error| {
+        Problem::new(format!("the file {name} cannot be read: {error}"), "write it, and let the gate's user read it")
+    })?;
+    // Editors end a file with a line break that is no part of the secret.
+    bytes.truncate(bytes.trim_ascii_end().len());
+    full(bytes, &format!("the file {name}"))
+}
+
+fn full(bytes: Vec<u8>, what: &str) -> Result<Vec<u8>, Problem> {
+    if bytes.is_empty() { Err(Problem::new(format!("{what} is empty"), "put the secret there")) } else { Ok(bytes) }
+}
+
+fn written_in_clear(node: Option<&Node>) -> bool {
+    let Some(Node { value: Value::List(items), .. }) = node else { return false };
+    items.iter().filter_map(Node::as_table).any(|table| table.contains_key("value"))
+}
+
+fn api_url(node: &Node) -> Result<String, Problem> {
+    let no = || Problem::new(format!("{node} is no address of an API"), "write \"https://api.example.org\"");
+    let text = node.as_text().ok_or_else(no)?;
+    let uri: Uri = text.parse().map_err(|_| no())?;
+    let web = matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(|host| !host.is_empty());
+    if web { Ok(text.trim_end_matches('/').to_owned()) } else { Err(no()) }
+}

@@ -1,0 +1,324 @@
+//! Reads the rules: the user's, then the preset's.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    keys,
+    provider::World,
+    report::{Effective, Origin, Report, Source},
+    section::{Document, Section, rows},
+    setting::{Identity, Problem, Setting, Word},
+    tree::{Node, Table},
+    windows::Placed,
+};
+use crate::{
+    expression::{Expression, ExpressionError, SUCCESS, WHEN},
+    provider::extract::{Dialect, Place},
+    rule::{Aliases, Choices, Matcher, ProviderChoice, RULES_MAX, Rule, path::Template},
+    transaction::policy::{IdentityBy, OnUnknown, Policy},
+};
+
+/// The longest name of a rule: it is a label in every metric.
+const NAME_MAX: usize = 64;
+
+/// Reads every `[[rule]]` in the order in which they decide.
+pub fn read(documents: &[Document], world: &World<'_>, report: &mut Report) -> Vec<Placed> {
+    let rows: Vec<_> = documents.iter().flat_map(|document| rows(document, "rule", report)).collect();
+    let dialect = common_dialect(rows.iter().map(|row| row.table));
+    let mut rules = Vec::new();
+    for row in rows {
+        let mut section = Section::single("rule", row.path.clone(), row.source, row.table, report);
+        let rule = one(&mut section, row.table, dialect, world);
+        if rules.len() == RULES_MAX {
+            let message = format!("there are more than {RULES_MAX} rules");
+            section.fault("name", message, "let one rule match several paths: path = [\"/a\", \"/b\"]");
+        }
+        rules.push(Placed { origin: row.origin(), path: row.path, rule });
+    }
+    rules
+}
+
+/// What holds where no rule and no provider says anything, as `default.KEY`.
+pub fn defaults(base: &Policy) -> Vec<Effective> {
+    [
+        ("identity", Identity::By(base.identity).show()),
+        ("lock", base.lock.show()),
+        ("hold", base.hold.show()),
+        ("linger", base.linger.show()),
+        ("collapse_window", base.collapse_window.show()),
+        ("trailing", base.trailing.show()),
+        ("retention", base.retention.show()),
+        ("quiet", base.quiet.show()),
+        ("return_wait", base.return_wait.show()),
+        ("review_retryable", base.review_retryable.show()),
+        ("timeout", base.timeout.show()),
+        ("order", base.order.show()),
+        ("retry", base.retry.show()),
+        ("on_duplicate", base.on_duplicate.show()),
+        ("on_unknown", base.on_unknown.show()),
+        ("on_unverified", base.on_unverified.show()),
+        ("on_unrecognised", base.on_unrecognised.show()),
+        ("on_stale", base.on_stale.show()),
+        ("on_repeat_return", base.on_repeat_return.show()),
+        ("shadow", base.shadow.show()),
+    ]
+    .into_iter()
+    .map(|(key, value)| {
+        let origin = Origin { source: Source::Sample, line: None };
+        Effective { path: format!("default.{key}"), value, origin }
+    })
+    .collect()
+}
+
+/// Paths are normalised before rules decide, so the dialect of a path is the rule's own, or that of the first rule
+/// that applies to everything.
+fn common_dialect<'t>(rules: impl Iterator<Item = &'t Table>) -> Dialect {
+    rules
+        .filter(|table| keys::CONDITIONS.iter().all(|condition| !table.contains_key(*condition)))
+        .find_map(|table| Dialect::read(table.get("dialect")?).ok())
+        .unwrap_or_default()
+}
+
+fn one(section: &mut Section<'_>, table: &Table, dialect: Dialect, world: &World<'_>) -> Rule {
+    let name = section.find_with("name", name).map(Arc::from);
+    let choices = choices(section, table, world);
+    let matcher = matcher(section, choices.dialect.unwrap_or(dialect));
+    check_together(section, &matcher, &choices);
+    Rule { name, matcher, choices }
+}
+
+fn name(node: &Node) -> Result<String, Problem> {
+    let name = String::read(node)?;
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.is_empty() || name.len() > NAME_MAX || !name.chars().all(fits) {
+        let remedy = format!("write at most {NAME_MAX} letters, digits, -, _ and .");
+        return Err(Problem::new(format!("{name:?} is no name for a label"), remedy));
+    }
+    Ok(name)
+}
+
+fn matcher(section: &mut Section<'_>, dialect: Dialect) -> Matcher {
+    let mut matcher = Matcher {
+        methods: section.find_with("method", some).unwrap_or_default(),
+        paths: section.find_with("path", |node| templates(node, dialect)).unwrap_or_default(),
+        hosts: section.find_with("host", some).unwrap_or_default(),
+        headers: section.find_with("header", some).unwrap_or_default(),
+        sources: section.find_with("source", some).unwrap_or_default(),
+        when: section.find_with("when", |node| expression(node, WHEN)),
+    };
+    matcher.sources.iter_mut().for_each(|network| *network = network.trunc());
+    matcher
+}
+
+/// An empty list would match nothing, or everything: nobody can tell what was meant.
+fn some<T: Setting>(node: &Node) -> Result<Vec<T>, Problem> {
+    match Vec::read(node)? {
+        list if list.is_empty() => {
+            Err(Problem::new("an empty list says nothing", "write a value, or leave the key out"))
+        }
+        list => Ok(list),
+    }
+}
+
+fn templates(node: &Node, dialect: Dialect) -> Result<Vec<Template>, Problem> {
+    some::<String>(node)?
+        .iter()
+        .map(|text| {
+            Template::parse(text, dialect)
+                .map_err(|why| Problem::new(format!("{text:?} is no path: {why}"), "write \"/webhook/{shop}\""))
+        })
+        .collect()
+}
+
+fn expression(node: &Node, allowed: &[&str]) -> Result<Arc<Expression>, Problem> {
+    let source = String::read(node)?;
+    Expression::compile(&source, allowed).map(Arc::new).map_err(|error| {
+        let remedy = match &error {
+            ExpressionError::Syntax(_) => "see https://cel.dev for the language".to_owned(),
+            ExpressionError::Unknown { known, .. } => format!("known, nearest first: {}", known.join(", ")),
+        };
+        Problem::new(error.to_string(), remedy)
+    })
+}
+
+fn choices(section: &mut Section<'_>, table: &Table, world: &World<'_>) -> Choices {
+    let (identity, identity_places) = match section.find("identity") {
+        Some(Identity::By(by)) => (Some(by), None),
+        Some(Identity::Places(places)) => (Some(IdentityBy::Places), Some(places)),
+        None => (None, None),
+    };
+    answers(section);
+    if section.find_with("learn", |node| named_places(node, false)).is_some() {
+        let message = "this version learns nothing from answers, so the key has no effect";
+        section.warn("learn", message, "leave it, if you like, for a later version");
+    }
+    Choices {
+        channel: section.find("channel"),
+        provider: section.find_with("provider", |node| provider(node, world)),
+        reference: section.find_with("reference", some),
+        event_id: section.find_with("event_id", some),
+        state: section.find_with("state", some),
+        amount: section.find_with("amount", some),
+        currency: section.find_with("currency", some),
+        aliases: aliases(section, table),
+        dialect: section.find("dialect"),
+        scope_host: section.find_with("scope", scope),
+        identity,
+        identity_places,
+        signature_required: section.find::<SignatureRule>("signature").map(|rule| rule == SignatureRule::Required),
+        lock: section.find("lock"),
+        hold: section.find("hold"),
+        linger: section.find("linger"),
+        collapse_window: section.find("collapse_window"),
+        trailing: section.find("trailing"),
+        retention: section.find_with("retention", positive),
+        quiet: section.find("quiet"),
+        return_wait: section.find("return_wait"),
+        review_retryable: section.find("review_retryable"),
+        timeout: section.find_with("timeout", positive),
+        success: section.find_with("success", |node| expression(node, SUCCESS)),
+        order: section.find("order"),
+        retry: section.find("retry"),
+        on_duplicate: section.find("on_duplicate"),
+        on_unknown: section.find_with("on_unknown", on_unknown),
+        on_unverified: section.find("on_unverified"),
+        on_unrecognised: section.find("on_unrecognised"),
+        on_stale: section.find("on_stale"),
+        on_repeat_return: section.find("on_repeat_return"),
+        shadow: section.find("shadow"),
+    }
+}
+
+fn positive(node: &Node) -> Result<Duration, Problem> {
+    match Duration::read(node)? {
+        Duration::ZERO => Err(Problem::new("zero is no time here", "write a longer time, or leave the key out")),
+        time => Ok(time),
+    }
+}
+
+/// Asking the app needs a source to ask, which this version does not have.
+fn on_unknown(node: &Node) -> Result<OnUnknown, Problem> {
+    if node.as_text() == Some("confirm") {
+        let message = "nobody can be asked for a confirmation in this version";
+        return Err(Problem::new(message, "write \"resend\" or \"review\""));
+    }
+    Setting::read(node)
+}
+
+/// The ways of answering that need an engine which survives us.
+fn answers(section: &mut Section<'_>) {
+    let (answer, within) = (section.find::<Answer>("answer"), section.find::<Duration>("answer_within"));
+    let why = "the memory engine forgets what it has acknowledged when the process ends";
+    if answer == Some(Answer::Accept) {
+        section.fault("answer", why, "write \"upstream\"; durable engines come with a later version");
+    }
+    if within.is_some() {
+        section.fault("answer_within", why, "leave it out; durable engines come with a later version");
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Answer {
+    Upstream,
+    Accept,
+}
+
+impl Word for Answer {
+    const WORDS: &'static [(&'static str, Self)] = &[("upstream", Self::Upstream), ("accept", Self::Accept)];
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum SignatureRule {
+    Optional,
+    Required,
+}
+
+impl Word for SignatureRule {
+    const WORDS: &'static [(&'static str, Self)] = &[("optional", Self::Optional), ("required", Self::Required)];
+}
+
+fn provider(node: &Node, world: &World<'_>) -> Result<ProviderChoice, Problem> {
+    match String::read(node)?.as_str() {
+        "auto" => Ok(ProviderChoice::Auto),
+        name => world.provider(name).map(ProviderChoice::Named),
+    }
+}
+
+/// Upstream and named segments are always in the scope; the host can be.
+fn scope(node: &Node) -> Result<bool, Problem> {
+    let parts = Vec::<String>::read(node)?;
+    match parts.iter().find(|part| *part != "host") {
+        Some(other) => Err(Problem::new(format!("the scope has no {other:?}"), "write [\"host\"], or []")),
+        None => Ok(!parts.is_empty()),
+    }
+}
+
+fn aliases(section: &mut Section<'_>, table: &Table) -> Aliases {
+    if !table.contains_key("aliases") {
+        return Aliases::new();
+    }
+    section.find_with("aliases", |node| named_places(node, true)).unwrap_or_default()
+}
+
+/// `aliases.NAME = places`; what is learned stands in the app's answer, where places have other names.
+fn named_places(node: &Node, of_requests: bool) -> Result<Aliases, Problem> {
+    let form = "write aliases.NAME = [\"query:NAME\"]";
+    let table = node.as_table().ok_or_else(|| Problem::new(format!("{} stands here", node.kind()), form))?;
+    let mut named = Vec::new();
+    for (kind, node) in table {
+        let fits = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+        if kind.is_empty() || !kind.bytes().all(fits) {
+            return Err(Problem::new(format!("{kind:?} is no name"), "write letters, digits and _"));
+        }
+        let places = if of_requests {
+            some(node).map_err(|p| Problem::new(format!("{kind}: {}", p.message), p.remedy))?
+        } else {
+            some::<String>(node)?;
+            Vec::new()
+        };
+        named.push((Arc::from(kind.as_str()), places));
+    }
+    Ok(named)
+}
+
+/// What each key cannot say alone.
+fn check_together(section: &mut Section<'_>, matcher: &Matcher, choices: &Choices) {
+    if matcher.reads_event() {
+        for key in choices.keys_that_read() {
+            section.fault(
+                key,
+                "`when` reads the event, so this cannot decide how the event is read",
+                "take it to a rule whose `when` reads only the request",
+            );
+        }
+    }
+    if matcher.is_empty() && choices.make_a_callback() {
+        section.warn("channel", "this rule takes every request for a callback: pages, uploads, all", "add a `path`");
+    }
+    check_path_places(section, matcher, choices);
+}
+
+/// A place in the path must be a segment of the rule's own templates, where it has any.
+fn check_path_places(section: &mut Section<'_>, matcher: &Matcher, choices: &Choices) {
+    if matcher.paths.is_empty() {
+        return;
+    }
+    let keys = [
+        ("reference", &choices.reference),
+        ("event_id", &choices.event_id),
+        ("state", &choices.state),
+        ("amount", &choices.amount),
+        ("currency", &choices.currency),
+        ("identity", &choices.identity_places),
+    ];
+    let listed = keys.into_iter().flat_map(|(key, places)| places.iter().flatten().map(move |place| (key, place)));
+    let named = choices.aliases.iter().flat_map(|(_, places)| places.iter().map(|place| ("aliases", place)));
+    for (key, place) in listed.chain(named) {
+        if let Place::Path(name) = place
+            && !matcher.paths.iter().any(|template| template.names().any(|known| known == name))
+        {
+            let message = format!("no path of this rule has a segment {{{name}}}");
+            section.fault(key, message, "name the segment in `path`");
+        }
+    }
+}

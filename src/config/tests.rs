@@ -1,0 +1,402 @@
+//! Configurations that load and configurations that do not, each with what is said about it.
+
+use std::{fs, io, net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
+
+use http::{HeaderMap, Method, StatusCode, Uri};
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    callback::{Alias, Channel, Event, Signature},
+    provider::contract::{Ack, Provider, Scheme, Unrecognised},
+    rule::{Head, Route},
+    transaction::policy::{IdentityBy, LockBy, OnRepeatReturn, OnUnknown, Policy},
+};
+
+const fn provider(name: &'static str, scheme: Scheme) -> Provider {
+    Provider {
+        name,
+        title: name,
+        recognise: |_| false,
+        scheme,
+        events: |_, _| Err(Unrecognised(String::new())),
+        ack: Ack { status: StatusCode::OK, content_type: None, body: "" },
+        refusal: StatusCode::BAD_REQUEST,
+        answer_limit: Duration::from_secs(15),
+        retry_span: Duration::from_secs(26 * 3600),
+        sources: &[],
+    }
+}
+
+static GENERIC: Provider = provider("generic", Scheme::Unsigned);
+static MOLLIE: Provider = provider("mollie", Scheme::Unsigned);
+static STRIPE: Provider = provider("stripe", Scheme::Signed(|_, _, _| Signature::Unchecked));
+
+static PROVIDERS: &[&Provider] = &[&GENERIC, &MOLLIE, &STRIPE];
+
+/// A world where every variable but UNSET is set and every file but /nowhere is there.
+fn world() -> World<'static> {
+    World {
+        env: &|name| (name != "UNSET").then(|| format!("{name}-value")),
+        file: &|path| match path.to_str() {
+            Some("/nowhere") => Err(io::ErrorKind::NotFound.into()),
+            _ => Ok(b"from-file\n".to_vec()),
+        },
+        providers: PROVIDERS,
+    }
+}
+
+fn load(text: &str) -> Loaded {
+    Loaded::from_text("test.toml", text, &world())
+}
+
+fn config(text: &str) -> Config {
+    load(text).into_config().unwrap_or_else(|faults| panic!("{faults:#?}"))
+}
+
+fn warnings(text: &str) -> Vec<String> {
+    let loaded = load(text);
+    assert_eq!(loaded.faults, []);
+    loaded.warnings.iter().map(ToString::to_string).collect()
+}
+
+/// The texts of one folder; that it has some is a part of the test.
+fn cases(folder: &str) -> Vec<(PathBuf, String)> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/config").join(folder);
+    let files = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+    let cases: Vec<_> = files
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .map(|path| (path.clone(), fs::read_to_string(&path).unwrap()))
+        .collect();
+    assert!(cases.len() >= 4, "only {} cases in {}", cases.len(), folder.display());
+    cases
+}
+
+#[test]
+fn valid_configurations_have_no_faults() {
+    for (path, text) in cases("valid") {
+        assert_eq!(load(&text).faults, [], "{}", path.display());
+    }
+}
+
+#[test]
+fn invalid_configurations_are_told_every_fault_at_once() {
+    for (path, text) in cases("invalid") {
+        let loaded = load(&text);
+        let told: Vec<_> =
+            loaded.faults.iter().map(|f| (f.path.clone(), format!("{}; {}", f.message, f.remedy))).collect();
+        let expected: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# fault: ")).collect();
+        assert!(!expected.is_empty(), "{} expects nothing", path.display());
+        for fault in &expected {
+            let (at, piece) = fault.split_once(": ").unwrap();
+            let found = told.iter().any(|(path, said)| path == at && said.contains(piece));
+            assert!(found, "{}: nobody says {fault:?}: {told:#?}", path.display());
+        }
+        if !path.ends_with("syntax.toml") {
+            assert_eq!(told.len(), expected.len(), "{}: {told:#?}", path.display());
+        }
+        for fault in &loaded.faults {
+            assert!(fault.origin.line.is_some() && !fault.remedy.is_empty(), "{fault:?}");
+        }
+    }
+}
+
+#[test]
+fn a_fault_is_told_with_its_line() {
+    let loaded = load("[gateway]\nmax_waiters = 1\n\n[[rule]]\nname = 'a'\n[[rule]]\nhold = 'long'\n");
+    let said: Vec<_> = loaded.faults.iter().map(ToString::to_string).collect();
+    assert_eq!(said.len(), 1);
+    assert!(said[0].starts_with("test.toml:7: rule[1].hold: \"long\" is no time"), "{}", said[0]);
+}
+
+#[test]
+fn a_missing_file_is_a_fault_with_a_remedy() {
+    let loaded = Loaded::from_file(Path::new("/nowhere"), &world());
+    assert_eq!(loaded.faults.len(), 1);
+    assert!(loaded.faults[0].to_string().contains("--config"));
+}
+
+#[test]
+fn the_sample_is_the_default() {
+    let sample = config(SAMPLE);
+    let empty = config("");
+    assert_eq!(empty.gateway, sample.gateway);
+    assert_eq!(empty.gateway, GatewayOptions::default());
+    assert_eq!(empty.upstream, UpstreamOptions::default());
+    assert_eq!(empty.store, StoreOptions::default());
+    assert_eq!(empty.admin, AdminOptions::default());
+    assert_eq!(empty.log, LogOptions::default());
+    assert_eq!(sample.preset, Some("invoice-ninja"));
+    assert_eq!(load(SAMPLE).warnings, []);
+}
+
+#[test]
+fn preset_and_rules_come_from_the_users_file_only() {
+    let empty = config("");
+    assert_eq!((empty.preset, empty.rules.list().len(), empty.providers.len()), (None, 0, 0));
+}
+
+/// The sample with every example in force.
+fn uncommented() -> String {
+    let key = |line: &&str| {
+        line.strip_prefix('#')
+            .is_some_and(|rest| rest.starts_with('[') || rest.starts_with(|c: char| c.is_ascii_lowercase()))
+    };
+    SAMPLE.lines().map(|line| if key(&line) { &line[1..] } else { line }).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn every_declared_key_stands_in_the_sample_and_every_key_of_the_sample_is_declared() {
+    let (root, errors) = tree::parse(&uncommented());
+    assert!(errors.is_empty(), "the examples are TOML");
+    let keys_of = |node: &Node| node.as_table().map(|t| t.keys().cloned().collect::<Vec<_>>()).unwrap_or_default();
+    for section in keys::SECTIONS {
+        let node = match (section.section, &root[section.section].value) {
+            ("provider", tree::Value::Table(providers)) => &providers["mollie"],
+            (_, tree::Value::List(rules)) => &rules[0],
+            _ => &root[section.section],
+        };
+        let mut declared: Vec<_> = section.keys.iter().map(|&key| key.to_owned()).collect();
+        declared.sort();
+        assert_eq!(keys_of(node), declared, "[{}]", section.section);
+    }
+    let mut declared = keys::ROOT.to_vec();
+    declared.sort_unstable();
+    assert_eq!(root.keys().collect::<Vec<_>>(), declared);
+}
+
+#[test]
+fn every_example_of_the_sample_is_read() {
+    let loaded = load(&uncommented());
+    let faults: Vec<_> = loaded.faults.iter().map(|fault| fault.path.as_str()).collect();
+    assert_eq!(faults, ["rule[0].answer_within"], "all but what needs a durable engine");
+    for section in keys::SECTIONS {
+        for key in section.keys.iter().filter(|key| **key != "answer_within") {
+            let read = |e: &Effective| e.path.starts_with(section.section) && e.path.rsplit('.').next() == Some(key);
+            assert!(loaded.effective.iter().any(read), "nobody reads [{}] {key}", section.section);
+        }
+    }
+}
+
+#[test]
+fn the_examples_of_rules_that_show_a_default_show_the_real_one() {
+    let rule = |keys: &str| config(&format!("[[rule]]\npath = '/x'\nchannel = 'webhook'\n{keys}"));
+    let examples: String = SAMPLE
+        .lines()
+        .skip_while(|line| !line.starts_with("#identity"))
+        .filter_map(|line| line.strip_prefix('#'))
+        .filter(|line| line.starts_with(|c: char| c.is_ascii_lowercase()))
+        .filter(|line| !line.starts_with("answer_within") && !line.starts_with("success"))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let policy = |config: &Config| format!("{:?}", policy(config, "POST", "/x", &[], None));
+    assert_eq!(policy(&rule(&examples)), policy(&rule("")));
+}
+
+fn with<T>(
+    config: &Config,
+    method: &str,
+    target: &str,
+    headers: &[&'static str],
+    test: impl FnOnce(Option<Route>, &Head<'_>) -> T,
+) -> T {
+    let method: Method = method.parse().unwrap();
+    let uri: Uri = target.parse().unwrap();
+    let mut map = HeaderMap::new();
+    for name in headers {
+        map.insert(*name, http::HeaderValue::from_static("x"));
+    }
+    let head = Head { method: &method, uri: &uri, headers: &map, host: "h", source: Ipv4Addr::LOCALHOST.into() };
+    test(config.rules.classify(&head), &head)
+}
+
+fn route(config: &Config, method: &str, target: &str) -> Option<Route> {
+    with(config, method, target, &[], |route, _| route)
+}
+
+fn policy(
+    config: &Config,
+    method: &str,
+    target: &str,
+    headers: &[&'static str],
+    event: Option<(&'static Provider, &Event)>,
+) -> Arc<Policy> {
+    with(config, method, target, headers, |route, head| {
+        let (provider, event) = event.unzip();
+        route.expect(target).policy(head, provider, event, Signature::Unchecked)
+    })
+}
+
+#[test]
+fn the_preset_knows_the_routes_of_the_app() {
+    let config = config("preset = 'invoice-ninja'");
+    assert_eq!(config.upstream.max_callbacks.map(std::num::NonZeroUsize::get), Some(4));
+    for (method, target, channel) in [
+        ("POST", "/payment_webhook/key/gw", Some(Channel::Webhook)),
+        ("GET", "/payment_webhook/key/gw?txid=1", Some(Channel::Webhook)),
+        ("POST", "/index.php/payment_webhook/key/gw/", Some(Channel::Webhook)),
+        ("POST", "//%70ayment_webhook/./key/gw", Some(Channel::Webhook)),
+        ("POST", "/payment_notification_webhook/key/gw/client", Some(Channel::Webhook)),
+        ("POST", "/api/v1/ppcp/webhook", Some(Channel::Webhook)),
+        ("GET", "/payments/process/response?payment_hash=x", Some(Channel::Return)),
+        ("POST", "/payments/process/response", Some(Channel::Return)),
+        ("GET", "/mollie/3ds_redirect/key/gw/hash", Some(Channel::Return)),
+        ("GET", "/checkout/3ds_redirect/key/gw/hash", Some(Channel::Return)),
+        ("GET", "/gocardless/ibp_redirect/key/gw/hash", Some(Channel::Return)),
+        ("PUT", "/payment_webhook/key/gw", None),
+        ("POST", "/payment_webhook/key", None),
+        ("POST", "/client/payments/process", None),
+        ("GET", "/", None),
+    ] {
+        assert_eq!(route(&config, method, target).map(|route| route.channel), channel, "{method} {target}");
+    }
+    let hook = route(&config, "POST", "/payment_webhook/key/gw").unwrap();
+    assert_eq!(hook.segments, [("company_key".into(), "key".to_owned()), ("gateway".into(), "gw".to_owned())]);
+    assert_eq!((&*hook.rule, &*hook.places.aliases[0].0), ("invoice-ninja-webhook", "payment_hash"));
+    assert!(load("preset = 'invoice-ninja'").warnings.is_empty());
+}
+
+#[test]
+fn the_preset_tells_bodies_apart_unless_the_provider_is_known() {
+    let config = config("preset = 'invoice-ninja'");
+    let event = Event { reference: "pi_1".into(), ..Event::default() };
+    let hook = "/payment_webhook/key/gw";
+    let generic = policy(&config, "POST", hook, &[], Some((&GENERIC, &event)));
+    assert_eq!(generic.identity, IdentityBy::Body);
+    assert_eq!((generic.hold, generic.quiet), (Duration::from_secs(2), Duration::from_secs(60)));
+    assert_eq!(generic.on_unknown, OnUnknown::Resend);
+    assert_eq!(policy(&config, "POST", hook, &[], Some((&MOLLIE, &event))).identity, IdentityBy::Auto);
+    assert_eq!(policy(&config, "GET", hook, &[], Some((&GENERIC, &event))).identity, IdentityBy::Places);
+}
+
+#[test]
+fn the_preset_keeps_the_lock_for_queued_jobs_of_joined_callbacks() {
+    let config = config("preset = 'invoice-ninja'");
+    let alias = Alias { kind: "payment_hash".into(), value: "x".into() };
+    let joined = Event { aliases: vec![alias], ..Event::default() };
+    let unjoined = Event::default();
+    let linger = |header: &'static str, event| {
+        policy(&config, "POST", "/payment_webhook/key/gw", &[header], Some((&GENERIC, event))).linger.as_secs()
+    };
+    assert_eq!(linger("stripe-signature", &joined), 7);
+    assert_eq!(linger("stripe-signature", &unjoined), 0);
+    assert_eq!(linger("cko-signature", &joined), 12);
+    assert_eq!(linger("x-other", &joined), 0);
+    let batch = policy(&config, "POST", "/payment_webhook/key/gw", &["webhook-signature"], None);
+    assert_eq!(batch.lock, LockBy::Upstream);
+}
+
+#[test]
+fn the_preset_redirects_a_repeated_post_and_no_get() {
+    let config = config("preset = 'invoice-ninja'");
+    let repeat = |method| policy(&config, method, "/payments/process/response", &[], None).on_repeat_return;
+    assert_eq!(repeat("POST"), OnRepeatReturn::Redirect);
+    assert_eq!(repeat("GET"), OnRepeatReturn::Forward);
+}
+
+#[test]
+fn the_users_keys_go_before_the_presets() {
+    let config = config("preset = 'invoice-ninja'\nupstream.max_callbacks = 9\n[[rule]]\nname = 'mine'\nhold = '5s'\n");
+    assert_eq!(config.upstream.max_callbacks.map(std::num::NonZeroUsize::get), Some(9));
+    let policy = policy(&config, "POST", "/payment_webhook/key/gw", &[], None);
+    assert_eq!((&*policy.rule, policy.hold, policy.quiet.as_secs()), ("mine", Duration::from_secs(5), 60));
+}
+
+#[test]
+fn a_rule_of_ones_own_reads_paths_as_the_preset_does() {
+    let own = "[[rule]]\nname = 'own'\npath = '/hook'\nchannel = 'webhook'\n";
+    assert!(route(&config(&format!("preset = 'invoice-ninja'\n{own}")), "POST", "/index.php/hook/").is_some());
+    assert!(route(&config(own), "POST", "/index.php/hook/").is_none());
+}
+
+#[test]
+fn silence_of_the_app_is_as_long_as_its_time_limit_where_no_rule_says() {
+    let config = config("upstream.timeout = '42s'\n[[rule]]\npath = '/x'\nchannel = 'webhook'\n");
+    let policy = policy(&config, "POST", "/x", &[], None);
+    assert_eq!((policy.quiet.as_secs(), policy.timeout.as_secs(), &*policy.rule), (42, 42, "default"));
+}
+
+#[test]
+fn secrets_come_from_the_environment_and_from_files_and_are_never_shown() {
+    let text = "[provider.stripe]\nsecrets = [{ env = 'A' }, { file = '/f', kind = 'token' }, { value = 'hush' }]\n";
+    let config = config(text);
+    let secrets: Vec<_> = config.secrets("stripe").iter().map(Secret::expose).collect();
+    assert_eq!(secrets, [b"A-value".as_slice(), b"from-file", b"hush"]);
+    assert!(config.secrets("mollie").is_empty());
+    let loaded = load(text);
+    assert!(!format!("{loaded:?}").contains("hush"));
+    assert_eq!(loaded.warnings.len(), 1, "a secret by value");
+}
+
+#[test]
+fn unsafe_windows_are_warned_of() {
+    let rule = |keys: &str| warnings(&format!("[[rule]]\npath = '/x'\nprovider = 'mollie'\n{keys}"));
+    assert_eq!(rule("hold = '2s'\nretention = '2d'"), Vec::<String>::new());
+    assert!(rule("retention = '1h'")[0].contains("rule[0].retention: mollie delivers again for 1day 2h"));
+    assert!(rule("hold = '20s'")[0].contains("rule[0].hold: "));
+    assert!(rule("hold = '8s'\nlinger = '8s'")[0].contains("make 16s, but mollie waits 15s"));
+}
+
+#[test]
+fn what_can_be_read_by_others_or_does_nothing_is_warned_of() {
+    for (text, piece) in [
+        ("[admin]\nlisten = '0.0.0.0:9090'", "admin.listen: metrics and health can be read"),
+        ("[provider.mollie]\nsecrets = [{ env = 'A' }]", "does not sign its callbacks"),
+        ("[provider.mollie]\napi_url = 'http://localhost'", "unencrypted"),
+        ("[provider.mollie]\napi_key_env = 'A'", "asks providers nothing"),
+        ("[store]\npath = 'data'", "no effect on the memory engine"),
+        ("[[rule]]\nlearn.session = 'set-cookie:session'", "learns nothing"),
+        ("[[rule]]\nchannel = 'webhook'", "takes every request for a callback"),
+        ("[upstream]\nca = '/x.pem'", "only asked about https"),
+    ] {
+        let warnings = warnings(text);
+        assert!(warnings.iter().any(|w| w.contains(piece)), "{text}: {warnings:?}");
+    }
+}
+
+#[test]
+fn every_effective_value_says_where_it_came_from() {
+    let loaded = load("preset = 'invoice-ninja'\n[gateway]\nmax_waiters = 5\n");
+    let line = |path: &str| {
+        let found = loaded.effective.iter().find(|e| e.path == path).expect(path);
+        format!("{} {}", found.value, found.origin)
+    };
+    assert_eq!(line("gateway.max_waiters"), "5 test.toml:3");
+    assert_eq!(line("gateway.drain"), "\"30s\" default");
+    assert!(line("upstream.max_callbacks").starts_with("4 preset invoice-ninja:"));
+    assert_eq!(line("default.on_unknown"), "\"review\" default");
+}
+
+#[test]
+fn too_many_rules_are_a_fault() {
+    let rules = "[[rule]]\nhold = '1s'\n".repeat(crate::rule::RULES_MAX + 1);
+    assert!(load(&rules).faults[0].message.contains("more than 128 rules"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+    #[test]
+    fn no_text_makes_loading_panic(text in ".{0,200}") {
+        let _ = load(&text);
+    }
+
+    #[test]
+    fn no_value_makes_loading_panic(section in 0..keys::SECTIONS.len(), key in 0_usize..64, value in 0_usize..12) {
+        let section = &keys::SECTIONS[section];
+        let key = section.keys[key % section.keys.len()];
+        let values = ["1", "-1", "1.5", "true", "''", "'x'", "[]", "[[]]", "{}", "{ a = 1 }", "1979-05-27", "9e99"];
+        let head = match section.section {
+            "rule" => "[[rule]]".to_owned(),
+            "provider" => "[provider.mollie]".to_owned(),
+            name => format!("[{name}]"),
+        };
+        let _ = load(&format!("{head}\n{key} = {}\n", values[value]));
+    }
+
+    #[test]
+    fn no_damage_to_the_sample_makes_loading_panic(at in 0..SAMPLE.len(), with in "[\"\\[\\]{}=.#\n0a]{0,3}") {
+        if let (Some(before), Some(after)) = (SAMPLE.get(..at), SAMPLE.get(at + 1..)) {
+            let _ = load(&format!("{before}{with}{after}"));
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Warnings for windows that are unsafe together, though each is right alone.
+
+use std::time::Duration;
+
+use super::{
+    options::UpstreamOptions,
+    provider::World,
+    report::{Finding, Origin, Report},
+};
+use crate::{
+    provider::contract::Provider,
+    rule::{ProviderChoice, Rule},
+    transaction::policy::Policy,
+};
+
+/// Where a rule stands, and what it says.
+pub struct Placed {
+    /// Where its table begins.
+    pub origin: Origin,
+    /// Its path from the root.
+    pub path: String,
+    /// The rule.
+    pub rule: Rule,
+}
+
+/// The policy where nothing is set.
+pub fn base_policy(upstream: &UpstreamOptions) -> Policy {
+    Policy { timeout: upstream.timeout, quiet: upstream.timeout, ..Policy::default() }
+}
+
+/// Compares the windows of each rule with what its providers do.
+pub fn check(rules: &[Placed], base: &Policy, world: &World<'_>, report: &mut Report) {
+    let linger_ahead = rules.iter().filter_map(|placed| placed.rule.choices.linger).max().unwrap_or(base.linger);
+    for placed in rules {
+        let mut warn = |key: &str, message: String, remedy: &str| {
+            report.warnings.push(Finding {
+                origin: placed.origin.clone(),
+                path: format!("{}.{key}", placed.path),
+                message,
+                remedy: remedy.to_owned(),
+            });
+        };
+        let choices = &placed.rule.choices;
+        let providers = candidates(choices.provider, world);
+        if let Some(retention) = choices.retention
+            && let Some(provider) = providers.iter().max_by_key(|provider| provider.retry_span)
+            && retention < provider.retry_span
+        {
+            let (kept, span) = (show(retention), show(provider.retry_span));
+            let message = format!("{} delivers again for {span}, but is remembered for {kept}", provider.title);
+            warn("retention", message, "keep it longer, or a late redelivery is taken for new");
+        }
+        let (hold, linger) = (choices.hold.unwrap_or(base.hold), choices.linger.unwrap_or(linger_ahead));
+        if (choices.hold.is_some() || choices.linger.is_some())
+            && let Some(provider) = providers.iter().min_by_key(|provider| provider.answer_limit)
+            && hold + linger >= provider.answer_limit
+        {
+            let (sum, limit) = (show(hold + linger), show(provider.answer_limit));
+            let message = format!(
+                "hold and the longest linger ahead make {sum}, but {} waits {limit} for an answer",
+                provider.title
+            );
+            let key = if choices.hold.is_some() { "hold" } else { "linger" };
+            warn(key, message, "shorten them, or it hangs up and delivers again");
+        }
+    }
+}
+
+/// Those that a rule may meet; the generic one waits as long as anybody.
+fn candidates(choice: Option<ProviderChoice>, world: &World<'_>) -> Vec<&'static Provider> {
+    match choice {
+        Some(ProviderChoice::Named(provider)) => vec![provider],
+        Some(ProviderChoice::Auto) | None => {
+            world.providers.iter().copied().filter(|provider| provider.name != "generic").collect()
+        }
+    }
+}
+
+fn show(time: Duration) -> String {
+    humantime::format_duration(time).to_string()
+}
