@@ -13,7 +13,7 @@ mod windows;
 use std::path::Path;
 
 pub use self::{
-    options::{AdminOptions, Engine, GatewayOptions, LogFormat, LogLevel, LogOptions, StoreOptions, UpstreamOptions},
+    options::{AdminOptions, Engine, GatewayOptions, StoreOptions, UpstreamOptions},
     provider::{ProviderOptions, World},
     report::{Effective, Finding, Origin, Report, Source},
 };
@@ -22,7 +22,7 @@ use self::{
     setting::Problem,
     tree::Node,
 };
-use crate::{provider::contract::Secret, rule::Rules};
+use crate::{provider::contract::Secret, rule::Rules, telemetry::LogOptions};
 
 /// The sample, which is the default: the values of its sections hold where the user's file says nothing.
 pub const SAMPLE: &str = include_str!("../config.toml");
@@ -155,7 +155,7 @@ fn read(preset: Option<&'static str>, mut documents: Vec<Document>, world: &Worl
         gateway: GatewayOptions::read(&mut Section::open("gateway", &documents, report)),
         store: StoreOptions::read(&mut Section::open("store", &documents, report)),
         admin: AdminOptions::read(&mut Section::open("admin", &documents, report)),
-        log: LogOptions::read(&mut Section::open("log", &documents, report)),
+        log: options::read_log(&mut Section::open("log", &documents, report)),
         upstream,
         providers,
         rules: Rules::new(rules.into_iter().map(|placed| placed.rule).collect(), base),

@@ -2,8 +2,14 @@
 //!
 //! The map, floor by floor; an arrow between two parts runs downward only. ARCHITECTURE.md tells the rest.
 
-// Above the house: what shows it off.
+// The roof: what a person types, what shows the gate off, and where its parts are put together.
+pub mod cli;
+
 pub mod demo;
+
+pub mod gateway;
+
+pub mod config;
 
 // Faces: a callback in, an answer out; figures and health for who operates it.
 pub mod admin;
@@ -26,10 +32,6 @@ pub mod rule;
 
 pub mod provider;
 pub mod transaction;
-
-pub mod cli;
-
-pub mod config;
 
 pub mod callback;
 pub mod expression;

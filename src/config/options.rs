@@ -9,12 +9,14 @@ use std::{
 
 use http::Uri;
 use ipnet::IpNet;
+use tracing_subscriber::filter::LevelFilter;
 
 use super::{
     section::Section,
     setting::{Limit, Problem, Setting, Size, Word},
     tree::Node,
 };
+use crate::telemetry::{LogFormat, LogOptions};
 
 /// Where the gate listens, and its bounds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,10 +51,10 @@ impl Default for GatewayOptions {
             listen: vec![(Ipv6Addr::UNSPECIFIED, 8080).into()],
             trusted_proxies: Vec::new(),
             public_url: None,
-            max_connections: 4096,
+            max_connections: 16_384,
             max_body: 1 << 20,
-            max_waiters: 8192,
-            max_waiters_per_transaction: 64,
+            max_waiters: 20_000,
+            max_waiters_per_transaction: 10_000,
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
             drain: Duration::from_secs(30),
@@ -134,57 +136,18 @@ impl Default for AdminOptions {
     }
 }
 
-/// How log lines look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
-    Human,
-    /// One JSON object a line.
-    Json,
-}
-
 impl Word for LogFormat {
     const WORDS: &'static [(&'static str, Self)] = &[("human", Self::Human), ("json", Self::Json)];
 }
 
-/// How much is logged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogLevel {
-    /// What wakes somebody.
-    Error,
-    /// What somebody should look at.
-    Warn,
-    /// What the gate decided.
-    Info,
-    /// Why it decided so.
-    Debug,
-    /// Every step.
-    Trace,
-}
-
-impl Word for LogLevel {
+impl Word for LevelFilter {
     const WORDS: &'static [(&'static str, Self)] = &[
-        ("error", Self::Error),
-        ("warn", Self::Warn),
-        ("info", Self::Info),
-        ("debug", Self::Debug),
-        ("trace", Self::Trace),
+        ("error", Self::ERROR),
+        ("warn", Self::WARN),
+        ("info", Self::INFO),
+        ("debug", Self::DEBUG),
+        ("trace", Self::TRACE),
     ];
-}
-
-/// What is written to the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogOptions {
-    /// How lines look.
-    pub format: LogFormat,
-    /// How much is written.
-    pub level: LogLevel,
-}
-
-impl Default for LogOptions {
-    fn default() -> Self {
-        Self { format: LogFormat::Human, level: LogLevel::Info }
-    }
 }
 
 /// A bound that is written as a plain number above zero.
@@ -330,9 +293,11 @@ fn admin_address(node: &Node) -> Result<Option<SocketAddr>, Problem> {
     if node.as_text() == Some("off") { Ok(None) } else { SocketAddr::read(node).map(Some) }
 }
 
-impl LogOptions {
-    pub(super) fn read(section: &mut Section<'_>) -> Self {
-        let default = Self::default();
-        Self { format: section.get("format", default.format), level: section.get("level", default.level) }
+pub(super) fn read_log(section: &mut Section<'_>) -> LogOptions {
+    let default = LogOptions::default();
+    LogOptions {
+        format: section.get("format", default.format),
+        level: section.get("level", default.level),
+        callbacks: section.get("callbacks", default.callbacks),
     }
 }

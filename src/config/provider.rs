@@ -70,12 +70,6 @@ pub struct ProviderOptions {
     pub api_url: Option<String>,
 }
 
-impl fmt::Debug for Provider {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Provider({})", self.name)
-    }
-}
-
 /// Reads every `[provider.NAME]`.
 pub fn read(documents: &[Document], world: &World<'_>, report: &mut Report) -> Vec<ProviderOptions> {
     let mut providers = Vec::new();

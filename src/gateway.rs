@@ -1,0 +1,165 @@
+//! The composition root: from a configuration to a running gate, and the order in which its parts start and stop.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+
+use crate::{
+    admin::{self, Readiness},
+    config::Config,
+    dispatch::{self, Dispatch},
+    ingress::{
+        Listener,
+        listener::{self, Drained},
+        reception::{self, Reception},
+    },
+    intake::Intake,
+    store::{Store, memory},
+    telemetry::Metrics,
+    time::{Clock, SteadyClock, SystemClock},
+    upstream::{self, Upstream},
+};
+
+/// How often the gauges are looked at.
+const GAUGES: Duration = Duration::from_secs(1);
+/// How long the body of a callback may take to come.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A gate that runs.
+pub struct Running {
+    /// The addresses that callers use, ports filled in.
+    pub addresses: Vec<SocketAddr>,
+    /// The address of figures and health.
+    pub admin: Option<SocketAddr>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    ready: Readiness,
+    stop: watch::Sender<bool>,
+    served: JoinHandle<Drained>,
+    beside: Vec<JoinHandle<()>>,
+}
+
+/// Starts a gate. Every socket is bound before anything is served, so that what fails fails at once.
+///
+/// # Errors
+///
+/// When an address can't be had, or the app's address makes no sense.
+pub async fn start(config: Config, metrics: Arc<Metrics>) -> anyhow::Result<Running> {
+    let listener = Listener::bind(&config.gateway.listen, listener_options(&config))?;
+    let desk = match config.admin.listen {
+        Some(address) => Some(
+            TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} (admin.listen)"))?,
+        ),
+        None => None,
+    };
+    let upstream = Arc::new(Upstream::new(upstream_options(&config))?);
+    let ready = Readiness::waiting_for(&["gate"]);
+    let clock = SteadyClock::starting_at(SystemClock.now());
+    let store = memory::Memory::new(memory_options(&config));
+    let dispatch = Dispatch::new(store, Arc::clone(&upstream), clock, Arc::clone(&metrics), dispatch_options(&config));
+    let secrets = config.providers.iter().map(|options| (options.provider.name, options.secrets.clone())).collect();
+    let intake = Intake::new(Arc::clone(&dispatch), config.upstream.url.clone(), secrets);
+    let reception = Reception::new(config.rules, intake, Arc::clone(&upstream), reception_options(&config.gateway));
+
+    let addresses = listener.addresses();
+    let admin = desk.as_ref().and_then(|desk| desk.local_addr().ok());
+    let (stop, stopped) = watch::channel(false);
+    let mut beside = vec![
+        tokio::spawn(Arc::clone(&dispatch).run_timers()),
+        tokio::spawn(show_gauges(dispatch, upstream, Arc::clone(&metrics))),
+    ];
+    if let Some(desk) = desk {
+        let ended = until(stopped.clone());
+        beside.push(tokio::spawn(admin::serve(desk, Arc::clone(&metrics), ready.clone(), ended)));
+    }
+    let served = tokio::spawn(listener.serve(reception, until(stopped), config.gateway.drain));
+    ready.ready("gate");
+    Ok(Running { addresses, admin, metrics, ready, stop, served, beside })
+}
+
+impl Running {
+    /// Takes nothing more in, finishes what is under way within the configured limit, and says whether that was all.
+    pub async fn stop(self) -> Drained {
+        self.ready.not_ready("gate", "it is shutting down");
+        self.stop.send_replace(true);
+        let drained = self.served.await.unwrap_or(Drained { unfinished: 0 });
+        // The timers run until the last caller has his answer.
+        for task in self.beside {
+            task.abort();
+        }
+        drained
+    }
+}
+
+async fn until(mut stopped: watch::Receiver<bool>) {
+    // A sender that is gone means the same.
+    _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+async fn show_gauges<S: Store>(
+    dispatch: Arc<Dispatch<S, Arc<Upstream>>>,
+    upstream: Arc<Upstream>,
+    metrics: Arc<Metrics>,
+) {
+    let gauge = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+    loop {
+        let counts = dispatch.store.counts();
+        metrics.waiters.set(gauge(dispatch.waiting()));
+        metrics.in_flight.set(gauge(counts.in_flight));
+        metrics.review_entries.set(gauge(counts.review));
+        metrics.remembered_events.set(gauge(counts.transactions));
+        metrics.set_upstream_up(upstream.up());
+        let now = dispatch.clock.now();
+        metrics.set_oldest_due(counts.next_due.map(|due| now.since(due)).unwrap_or_default());
+        tokio::time::sleep(GAUGES).await;
+    }
+}
+
+fn listener_options(config: &Config) -> listener::Options {
+    let gateway = &config.gateway;
+    listener::Options {
+        // One limit serves both in the HTTP library: the wait for a first byte, and the head that follows.
+        header_timeout: gateway.header_timeout.max(gateway.idle_timeout),
+        max_connections: gateway.max_connections,
+        ..listener::Options::default()
+    }
+}
+
+fn upstream_options(config: &Config) -> upstream::Options {
+    let options = &config.upstream;
+    upstream::Options {
+        connect_timeout: options.connect_timeout,
+        timeout: options.timeout,
+        reuse_within: options.reuse_within,
+        idle_timeout: options.idle_timeout,
+        max_idle: options.max_idle,
+        ca: options.ca.clone(),
+        ..upstream::Options::new(options.url.clone())
+    }
+}
+
+fn memory_options(config: &Config) -> memory::Options {
+    memory::Options {
+        places: config.upstream.max_callbacks.map_or(usize::MAX, std::num::NonZero::get),
+        max_remembered: config.store.max_remembered,
+        history: config.store.history,
+        ..memory::Options::default()
+    }
+}
+
+fn dispatch_options(config: &Config) -> dispatch::Options {
+    dispatch::Options {
+        max_waiters: config.gateway.max_waiters,
+        max_waiters_per_transaction: config.gateway.max_waiters_per_transaction,
+        ..dispatch::Options::default()
+    }
+}
+
+fn reception_options(gateway: &crate::config::GatewayOptions) -> reception::Options {
+    reception::Options {
+        trusted_proxies: gateway.trusted_proxies.clone(),
+        max_body: gateway.max_body,
+        body_timeout: BODY_TIMEOUT,
+    }
+}
