@@ -58,7 +58,7 @@ impl fmt::Debug for World<'_> {
 }
 
 /// What the user has of one provider.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ProviderOptions {
     /// Which one.
     pub provider: &'static Provider,
@@ -70,9 +70,14 @@ pub struct ProviderOptions {
     pub api_url: Option<String>,
 }
 
-impl fmt::Debug for Provider {
+impl fmt::Debug for ProviderOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Provider({})", self.name)
+        f.debug_struct("ProviderOptions")
+            .field("provider", &self.provider.name)
+            .field("secrets", &self.secrets)
+            .field("api_keys", &self.api_keys)
+            .field("api_url", &self.api_url)
+            .finish()
     }
 }
 
