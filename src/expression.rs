@@ -21,6 +21,11 @@ pub const WHEN: &[&str] = &["request", "event"];
 /// The variables that a `success` may read.
 pub const SUCCESS: &[&str] = &["status", "content_type", "body", "json"];
 
+/// Longer texts are refused: an expression is walked by recursion, and its depth is bounded by its length.
+pub const LENGTH_MAX: usize = 1024;
+/// Brackets inside brackets; the library's own bound comes after its recursion.
+const NESTING_MAX: usize = 24;
+
 const REQUEST_FIELDS: &[&str] = &["method", "path", "host", "query", "headers", "source"];
 const EVENT_FIELDS: &[&str] = &[
     "provider",
@@ -52,6 +57,9 @@ pub struct Expression {
 /// Why a text is no expression for its place.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExpressionError {
+    /// It is longer than [`LENGTH_MAX`], or its brackets stand too deep in one another.
+    #[error("is longer than {LENGTH_MAX} bytes, or nested deeper than {NESTING_MAX}")]
+    Long,
     /// It is no CEL.
     #[error("is no CEL expression: {0}")]
     Syntax(String),
@@ -111,6 +119,9 @@ impl Expression {
     ///
     /// When the text is no CEL, or reads a variable, a field or a function that does not exist.
     pub fn compile(source: &str, allowed: &[&str]) -> Result<Self, ExpressionError> {
+        if source.len() > LENGTH_MAX || nesting(source) > NESTING_MAX {
+            return Err(ExpressionError::Long);
+        }
         let program = ENVIRONMENT.compile(source).map_err(|errors| syntax(&errors))?;
         let mut reading = Reading { allowed, roots: BTreeSet::new() };
         reading.walk(program.expression(), &mut Vec::new())?;
@@ -192,6 +203,20 @@ impl PartialEq for Expression {
 
 fn context<'p, 'v>() -> Context<'p, 'v> {
     Context::with_env(Arc::clone(&ENVIRONMENT))
+}
+
+/// How deep brackets stand in one another; those in strings count as well, and nobody writes so many.
+fn nesting(source: &str) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    for byte in source.bytes() {
+        match byte {
+            b'(' | b'[' | b'{' => depth += 1,
+            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    deepest
 }
 
 /// The first complaint in one line, without the picture of the source that the library draws under it.
@@ -430,6 +455,29 @@ mod tests {
     }
 
     #[test]
+    fn what_has_no_answer_fails_and_does_not_panic() {
+        for source in [
+            "Foo{a: 1}.a == 1",
+            "{1: 2}.a == 1",
+            "[1][5] == 1",
+            "1/0 == 1",
+            "1%0 == 1",
+            "request.path[0] == 'x'",
+            "-9223372036854775807 - 2 == 1",
+            "int('x') == 1",
+            "request.path.matches('(')",
+            "request.headers[event] == 'x'",
+            "event.aliases.none == 'x'",
+            "request.path.map(p, p) == []",
+        ] {
+            if let Ok(expression) = Expression::compile(source, WHEN) {
+                drop(expression);
+                assert!(when(source, Some(&event())).is_err(), "{source}");
+            }
+        }
+    }
+
+    #[test]
     fn an_expression_knows_what_it_reads() {
         let both = Expression::compile("event.amount > 1.0 && request.method == 'POST'", WHEN).unwrap();
         assert!(both.reads("event") && both.reads("request"));
@@ -474,11 +522,56 @@ mod tests {
         assert_eq!(success(failed_payment, "[]"), Ok(true));
     }
 
+    const PARTS: &[&str] = &[
+        "event.amount",
+        "event.reference",
+        "event.aliases",
+        "request.headers",
+        "request.path",
+        "event",
+        "null",
+        "1",
+        "0.5",
+        "'x'",
+        "[1]",
+        "{'a': 1}",
+        "-",
+        "!",
+        "+",
+        "/",
+        "%",
+        "==",
+        "<",
+        "in",
+        "&&",
+        "||",
+        "?",
+        ":",
+        ".a",
+        "[0]",
+        ".size()",
+        ".matches('x')",
+        ".contains('x')",
+        ".all(x, x == 1)",
+        "int(1.5)",
+        "9223372036854775807",
+        "{1: 2}",
+        "A{b: 1}",
+    ];
+
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
+        #![proptest_config(ProptestConfig::with_cases(256))]
         #[test]
         fn no_text_makes_the_compiler_panic(source in "[a-z0-9.'\"()\\[\\]{}<>=!&|?: +*/%\\\\-]{0,40}") {
             let _ = Expression::compile(&source, WHEN);
+        }
+
+        #[test]
+        fn no_expression_panics_when_it_runs(parts in prop::collection::vec(prop::sample::select(PARTS), 1..8)) {
+            let source = parts.join(" ");
+            if Expression::compile(&source, WHEN).is_ok() {
+                let _ = when(&source, Some(&event()));
+            }
         }
     }
 }

@@ -58,7 +58,7 @@ impl fmt::Debug for World<'_> {
 }
 
 /// What the user has of one provider.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ProviderOptions {
     /// Which one.
     pub provider: &'static Provider,
@@ -68,6 +68,17 @@ pub struct ProviderOptions {
     pub api_keys: Vec<Secret>,
     /// Where its API is, if not where it usually is.
     pub api_url: Option<String>,
+}
+
+impl fmt::Debug for ProviderOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProviderOptions")
+            .field("provider", &self.provider.name)
+            .field("secrets", &self.secrets)
+            .field("api_keys", &self.api_keys)
+            .field("api_url", &self.api_url)
+            .finish()
+    }
 }
 
 /// Reads every `[provider.NAME]`.

@@ -134,6 +134,7 @@ fn expression(node: &Node, allowed: &[&str]) -> Result<Arc<Expression>, Problem>
     let source = String::read(node)?;
     Expression::compile(&source, allowed).map(Arc::new).map_err(|error| {
         let remedy = match &error {
+            ExpressionError::Long => "let several rules say it".to_owned(),
             ExpressionError::Syntax(_) => "see https://cel.dev for the language".to_owned(),
             ExpressionError::Unknown { known, .. } => format!("known, nearest first: {}", known.join(", ")),
         };
@@ -180,7 +181,7 @@ fn choices(section: &mut Section<'_>, table: &Table, world: &World<'_>) -> Choic
         order: section.find("order"),
         retry: section.find("retry"),
         on_duplicate: section.find("on_duplicate"),
-        on_unknown: section.find_with("on_unknown", on_unknown),
+        on_unknown: on_unknown(section),
         on_unverified: section.find("on_unverified"),
         on_unrecognised: section.find("on_unrecognised"),
         on_stale: section.find("on_stale"),
@@ -196,13 +197,17 @@ fn positive(node: &Node) -> Result<Duration, Problem> {
     }
 }
 
-/// Asking the app needs a source to ask, which this version does not have.
-fn on_unknown(node: &Node) -> Result<OnUnknown, Problem> {
-    if node.as_text() == Some("confirm") {
-        let message = "nobody can be asked for a confirmation in this version";
-        return Err(Problem::new(message, "write \"resend\" or \"review\""));
+/// Without a source to ask, a confirmation falls back on a person.
+fn on_unknown(section: &mut Section<'_>) -> Option<OnUnknown> {
+    let choice = section.find_with("on_unknown", |node| match node.as_text() {
+        Some("confirm") => Ok((OnUnknown::Review, true)),
+        _ => OnUnknown::read(node).map(|choice| (choice, false)),
+    });
+    if choice.is_some_and(|(_, confirm)| confirm) {
+        let message = "this version can ask nobody for a confirmation, so a person is asked";
+        section.warn("on_unknown", message, "write \"resend\" where the app itself checks, else \"review\"");
     }
-    Setting::read(node)
+    choice.map(|(choice, _)| choice)
 }
 
 /// The ways of answering that need an engine which survives us.

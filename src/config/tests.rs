@@ -332,7 +332,7 @@ fn secrets_come_from_the_environment_and_from_files_and_are_never_shown() {
 fn unsafe_windows_are_warned_of() {
     let rule = |keys: &str| warnings(&format!("[[rule]]\npath = '/x'\nprovider = 'mollie'\n{keys}"));
     assert_eq!(rule("hold = '2s'\nretention = '2d'"), Vec::<String>::new());
-    assert!(rule("retention = '1h'")[0].contains("rule[0].retention: mollie delivers again for 1day 2h"));
+    assert!(rule("retention = '1h'")[0].contains("rule[0].retention: mollie delivers again for up to 1day 2h"));
     assert!(rule("hold = '20s'")[0].contains("rule[0].hold: "));
     assert!(rule("hold = '8s'\nlinger = '8s'")[0].contains("make 16s, but mollie waits 15s"));
 }
@@ -346,6 +346,7 @@ fn what_can_be_read_by_others_or_does_nothing_is_warned_of() {
         ("[provider.mollie]\napi_key_env = 'A'", "asks providers nothing"),
         ("[store]\npath = 'data'", "no effect on the memory engine"),
         ("[[rule]]\nlearn.session = 'set-cookie:session'", "learns nothing"),
+        ("[[rule]]\non_unknown = 'confirm'", "can ask nobody"),
         ("[[rule]]\nchannel = 'webhook'", "takes every request for a callback"),
         ("[upstream]\nca = '/x.pem'", "only asked about https"),
     ] {
@@ -365,6 +366,20 @@ fn every_effective_value_says_where_it_came_from() {
     assert_eq!(line("gateway.drain"), "\"30s\" default");
     assert!(line("upstream.max_callbacks").starts_with("4 preset invoice-ninja:"));
     assert_eq!(line("default.on_unknown"), "\"review\" default");
+}
+
+#[test]
+fn no_depth_overflows_the_stack() {
+    let deep = |text: &str| text.repeat(100_000 / text.len());
+    for text in [deep("a=["), format!("a = {}", deep("[")), format!("a = {}", deep("{a=")), deep("a."), deep("[a.")] {
+        assert!(!load(&text).faults.is_empty());
+    }
+    for when in ["(", "[", "{", "!", "-", "a.", "1+", "a?b:", "a[", "has(", "a||", "request.path.size("] {
+        let _ = load(&format!("[[rule]]\nwhen = '{}'\n", deep(when)));
+        let _ = load(&format!("[[rule]]\nwhen = '{}'\n", when.repeat(crate::expression::LENGTH_MAX / when.len())));
+        let _ =
+            load(&format!("[[rule]]\nwhen = '{}a'\n", when.repeat((crate::expression::LENGTH_MAX - 1) / when.len())));
+    }
 }
 
 #[test]

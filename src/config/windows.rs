@@ -47,7 +47,7 @@ pub fn check(rules: &[Placed], base: &Policy, world: &World<'_>, report: &mut Re
             && retention < provider.retry_span
         {
             let (kept, span) = (show(retention), show(provider.retry_span));
-            let message = format!("{} delivers again for {span}, but is remembered for {kept}", provider.title);
+            let message = format!("{} delivers again for up to {span}, but is remembered for {kept}", provider.name);
             warn("retention", message, "keep it longer, or a late redelivery is taken for new");
         }
         let (hold, linger) = (choices.hold.unwrap_or(base.hold), choices.linger.unwrap_or(linger_ahead));
@@ -58,7 +58,7 @@ pub fn check(rules: &[Placed], base: &Policy, world: &World<'_>, report: &mut Re
             let (sum, limit) = (show(hold + linger), show(provider.answer_limit));
             let message = format!(
                 "hold and the longest linger ahead make {sum}, but {} waits {limit} for an answer",
-                provider.title
+                provider.name
             );
             let key = if choices.hold.is_some() { "hold" } else { "linger" };
             warn(key, message, "shorten them, or it hangs up and delivers again");
