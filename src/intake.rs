@@ -17,11 +17,11 @@ use tokio::time::Instant;
 pub use self::relay::Relayed;
 use self::{
     noted::{Book, Noted},
-    reading::{Reading, Secrets, Whole},
+    reading::{Reading, Secrets, Whole, refused},
     repeat::{Repeats, Turn},
 };
 use crate::{
-    callback::{Answer, Channel, Signature},
+    callback::{Answer, Channel},
     dispatch::{App, Dispatch, Full, Heard, SendError, TOO_SLOW},
     permit::{NoPermit, Permit},
     provider::contract::Ack,
@@ -403,24 +403,6 @@ fn is_nothing(transition: &Transition) -> bool {
         && transition.locks.is_empty()
         && transition.links.is_empty()
         && transition.history.is_empty()
-}
-
-/// Whether a callback is dealt with before anybody asks whether it is known: verify before claiming.
-fn refused(reading: &Reading) -> Option<(Decision, Treatment, &str)> {
-    let policy = &reading.policy;
-    match (reading.signature, &reading.statements) {
-        (Signature::Invalid, _) => {
-            Some((Decision::Unverified, policy.on_unverified, "its signature is wrong or too old"))
-        }
-        (Signature::Absent, _) if policy.signature_required => {
-            Some((Decision::Unverified, policy.on_unverified, "it is not signed, and has to be"))
-        }
-        (Signature::Unchecked, _) if policy.signature_required => {
-            Some((Decision::Unverified, policy.on_unverified, "its signature has to be checked, and nobody can"))
-        }
-        (_, Err(why)) => Some((Decision::Unrecognised, policy.on_unrecognised, &why.0)),
-        (_, Ok(_)) => None,
-    }
 }
 
 /// What a caller hears of a delivery; the header fields only where it is his own request that was answered.
