@@ -15,7 +15,12 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Frame};
 use tokio::sync::mpsc;
 
-use crate::{dispatch::App, permit::Permit, store::Store, transaction::lock::LockName};
+use crate::{
+    dispatch::App,
+    permit::Permit,
+    store::Store,
+    transaction::{lock::LockName, policy::Policy},
+};
 
 /// So much of an answer is taken in without waiting for the browser.
 const BUFFER: usize = 256 << 10;
@@ -58,13 +63,14 @@ impl Body for Relayed {
 pub fn relay<S: Store, A: App>(
     response: Response<A::Body>,
     permit: Permit<S, A>,
-    linger: Duration,
+    policy: &Policy,
     returned: Vec<LockName>,
 ) -> Response<Relayed> {
     let (head, body) = response.into_parts();
     let (into_buffer, buffered) = mpsc::unbounded_channel();
     let (into_rest, rest) = mpsc::channel(FRAMES);
-    tokio::spawn(async move { take_in(body, permit, linger, returned, into_buffer, into_rest).await });
+    let (linger, limit) = (policy.linger, policy.timeout);
+    tokio::spawn(async move { take_in(body, permit, linger, limit, returned, into_buffer, into_rest).await });
     Response::from_parts(head, Relayed { buffered, rest })
 }
 
@@ -72,39 +78,26 @@ async fn take_in<S: Store, A: App>(
     mut body: A::Body,
     permit: Permit<S, A>,
     linger: Duration,
+    limit: Duration,
     returned: Vec<LockName>,
     into_buffer: mpsc::UnboundedSender<Piece>,
     into_rest: mpsc::Sender<Piece>,
 ) {
-    let mut taken = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-    // A larger answer is known by its head: the app has done its work and only speaks on.
-    let mut permit = Some(permit);
-    if taken <= BUFFER {
-        taken = 0;
-        loop {
-            match body.frame().await {
-                None => break,
-                Some(Err(error)) => {
-                    // No outcome: the permit is dropped, and its lease kept for as long as the app may be at work.
-                    _ = into_buffer.send(Err(broke_off(&error)));
-                    return;
-                }
-                Some(Ok(frame)) => {
-                    taken += frame.data_ref().map_or(0, Bytes::len);
-                    _ = into_buffer.send(Ok(frame));
-                    if taken > BUFFER {
-                        break;
-                    }
-                }
+    match tokio::time::timeout(limit, take_into_buffer(&mut body, &into_buffer)).await {
+        Ok(Ok(())) => {
+            if let Err(error) = permit.end(linger, returned).await {
+                tracing::error!(%error, "the lease of a return could not be given back");
             }
         }
+        // No outcome: the permit is dropped, and its lease kept for as long as the app may be at work.
+        Ok(Err(error)) => {
+            _ = into_buffer.send(Err(error));
+            return;
+        }
+        // Nor here; but who reads shall have the rest.
+        Err(_) => drop(permit),
     }
     drop(into_buffer);
-    if let Some(permit) = permit.take()
-        && let Err(error) = permit.end(linger, returned).await
-    {
-        tracing::error!(%error, "the lease of a return could not be given back");
-    }
     while let Some(frame) = body.frame().await {
         let piece = frame.map_err(|error| broke_off(&error));
         let over = piece.is_err();
@@ -114,6 +107,25 @@ async fn take_in<S: Store, A: App>(
             return;
         }
     }
+}
+
+/// Takes in all that the buffer holds.
+async fn take_into_buffer<B: Body<Data = Bytes, Error: Display> + Unpin>(
+    body: &mut B,
+    into_buffer: &mpsc::UnboundedSender<Piece>,
+) -> Result<(), BrokeOff> {
+    // A larger answer is known by its head: the app has done its work and only speaks on.
+    if usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX) > BUFFER {
+        return Ok(());
+    }
+    let mut taken = 0;
+    while taken <= BUFFER {
+        let Some(frame) = body.frame().await else { break };
+        let frame = frame.map_err(|error| broke_off(&error))?;
+        taken += frame.data_ref().map_or(0, Bytes::len);
+        _ = into_buffer.send(Ok(frame));
+    }
+    Ok(())
 }
 
 fn broke_off(error: &impl Display) -> BrokeOff {
