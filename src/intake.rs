@@ -199,7 +199,8 @@ impl<S: Store, A: App> Intake<S, A> {
     async fn still_there(&self, id: LeaseId, waiter: Option<Waiter<S, A>>) -> Option<Arc<Heard>> {
         let now = self.dispatch.clock_now();
         let view = self.dispatch.store.load(Want::Delivery(id), now).await.ok()?;
-        view.delivery(id)?;
+        // What has come to an end in between and goes on later tells nobody for now.
+        view.delivery(id).filter(|delivery| delivery.is_under_way())?;
         wait(waiter).await
     }
 
@@ -327,18 +328,18 @@ impl<S: Store, A: App> Intake<S, A> {
             headers: received.headers,
             body: received.body,
         };
+        let mut claimed = reading.claimed;
         let mut permit = if policy.shadow {
             None
         } else {
-            let view = self.dispatch.store.load(Want::Transactions(&[], &reading.claimed.names), now).await;
-            let mut claimed = reading.claimed.clone();
+            let view = self.dispatch.store.load(Want::Transactions(&[], &claimed.names), now).await;
             for name in view.map(|view| view.linked).unwrap_or_default() {
                 claimed.names.push(name);
                 claimed.kinds.push(name.kind);
             }
             // Who waits with a page in front of him may reload it; what he posts must not be lost.
             let patience = safe.then_some(policy.return_wait);
-            match Permit::take(&self.dispatch, claimed, patience).await {
+            match Permit::take(&self.dispatch, claimed.clone(), patience).await {
                 Ok(permit) => Some(permit),
                 Err(NoPermit::TooLong) => {
                     line.decision(Decision::Returned, "waits its turn: a page that reloads itself");
@@ -384,8 +385,9 @@ impl<S: Store, A: App> Intake<S, A> {
             None => Reply::Streamed(response),
             Some(permit) => {
                 let been_through = !response.status().is_server_error();
-                let returned = if been_through { reading.claimed.names } else { Vec::new() };
-                Reply::Relayed(relay::relay(response, permit, policy.linger, returned))
+                // Under linked names too: a webhook may be held under one of those.
+                let returned = if been_through { claimed.names } else { Vec::new() };
+                Reply::Relayed(relay::relay(response, permit, &policy, returned))
             }
         }
     }

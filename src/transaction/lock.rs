@@ -199,6 +199,17 @@ impl Table {
         }
     }
 
+    /// Keeps nothing but the names: whoever has none of them is no longer shut out. One that has the whole upstream
+    /// keeps it, for it has no names.
+    pub fn keep_names(&mut self, lease: LeaseId) {
+        self.vacate(lease);
+        let Some(ticket) = self.tickets.get(&lease) else { return };
+        let class = &mut self.classes[ticket.class];
+        if let Some(moment) = ticket.granted.filter(|_| !class.exclusive) {
+            class.holders.remove(&moment);
+        }
+    }
+
     /// Grants whatever can be granted now, in order, and says what.
     pub fn advance(&mut self, granted: &mut Vec<LeaseId>) {
         while self.taken < self.places {
@@ -484,6 +495,21 @@ mod tests {
         assert_eq!(granted, [other]);
         assert_eq!(door.leaves(other), []);
         assert_eq!(door.leaves(a), [same]);
+    }
+
+    #[test]
+    fn what_waits_for_a_person_stands_in_the_way_of_its_own_names_only() {
+        let mut door = Door(Table::new(1), 0);
+        let review = door.comes(&webhook(&[("reference", "1")]));
+        let same = door.comes(&webhook(&[("reference", "1")]));
+        let payer = door.comes(&back(&[("payment_hash", "h")]));
+        door.0.keep_names(review);
+        let mut granted = Vec::new();
+        door.0.advance(&mut granted);
+        assert_eq!(granted, [payer]);
+        assert_eq!(door.leaves(payer), []);
+        assert_eq!(door.leaves(review), [same]);
+        assert!(door.leaves(same).is_empty() && door.0.is_empty());
     }
 
     #[derive(Clone, Debug)]
