@@ -64,6 +64,15 @@ pub enum SendError {
     Unknown(String),
 }
 
+impl From<SendError> for Ending {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::NotSent(why) => Self::NotSent(why),
+            SendError::Unknown(why) => Self::Unknown(why, None),
+        }
+    }
+}
+
 /// What those who wait on a delivery hear.
 #[derive(Clone, Debug)]
 pub struct Heard {
@@ -367,8 +376,7 @@ impl<S: Store, A: App> Dispatch<S, A> {
         let exchange = async { self.read_whole(self.app.send(connection, request.to_http()).await?).await };
         let ending = match tokio::time::timeout(policy.timeout, exchange).await {
             Ok(Ok(full)) => return Heard { ending: self.classify(&full.answer, policy), full: Some(full) },
-            Ok(Err(SendError::NotSent(why))) => Ending::NotSent(why),
-            Ok(Err(SendError::Unknown(why))) => Ending::Unknown(why, None),
+            Ok(Err(error)) => error.into(),
             Err(_) => Ending::Unknown(TOO_SLOW.to_owned(), None),
         };
         Heard { ending, full: None }
@@ -610,24 +618,21 @@ impl<S: Store, A: App> Unfinished<S, A> {
     }
 
     async fn fail(mut self, error: SendError) {
-        let Some(dispatch) = self.dispatch.take() else { return };
-        let (id, attempt) = (self.id, self.attempt);
-        let ending = match error {
-            SendError::NotSent(why) => Ending::NotSent(why),
-            SendError::Unknown(why) => Ending::Unknown(why, None),
-        };
-        dispatch.end(id, attempt, ending, None).await;
+        if let Some(dispatch) = self.dispatch.take() {
+            dispatch.end(self.id, self.attempt, error.into(), None).await;
+        }
     }
 }
 
 impl<S: Store, A: App> Drop for Unfinished<S, A> {
     fn drop(&mut self) {
         let Some(dispatch) = self.dispatch.take() else { return };
-        let why = "the task that sent it ended early";
-        let error = if self.begun { SendError::Unknown(why.to_owned()) } else { SendError::NotSent(why.to_owned()) };
-        let again = Self { dispatch: Some(dispatch), id: self.id, attempt: self.attempt, begun: self.begun };
+        let why = "the task that sent it ended early".to_owned();
+        let error = if self.begun { SendError::Unknown(why) } else { SendError::NotSent(why) };
+        let (id, attempt) = (self.id, self.attempt);
+        // Not a guard again: a runtime that goes down drops at once what is spawned, and would do so without end.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(again.fail(error));
+            runtime.spawn(async move { dispatch.end(id, attempt, error.into(), None).await });
         }
     }
 }
