@@ -728,12 +728,14 @@ impl Step<'_> {
             transaction.final_state_seen |= moved;
             transaction.forget_expired(now);
             let retained = now.after(letter.policy.retention);
+            let window_ends = now.after(letter.policy.collapse_window);
             if transaction.claim(event.identity).is_none() {
                 transaction.claims.push(Claim {
                     identity: event.identity,
                     fate: Fate::Pending(id),
                     told: event.told,
-                    window: event.windowed.then(|| Box::new(OPEN)),
+                    // The one it was taken for came to nothing; from here on it stands for itself.
+                    window: event.windowed.then(|| Box::new(Window { until: window_ends, next: None })),
                 });
             }
             let Some(claim) = transaction.claim_mut(event.identity).filter(|claim| claim.is_pending_in(id)) else {
