@@ -331,6 +331,11 @@ pub fn arrive(view: &View, arrival: Arrival, now: Timestamp) -> (Decided, Transi
     if arrival.events.iter().any(|event| event.policy.shadow) {
         course = Course::Shadow;
     }
+    if matches!(course, Course::Again(_)) {
+        // Whatever has to follow is decided then: two batches that wait on each other's followers would make more
+        // without end.
+        transition = Transition::default();
+    }
     (Decided { decisions, course, why }, transition)
 }
 
