@@ -380,6 +380,14 @@ fn when_the_first_fails_its_follower_is_dropped_for_all_have_heard_of_it() {
     }
 }
 
+#[test]
+fn an_end_without_an_answer_is_written_where_a_follower_would_be_noted() {
+    let mut gate = Gate::new(|_| ());
+    let (id, ..) = gate.comes(&bare());
+    gate.does(id, Input::Sending).does(id, unknown(1));
+    assert_eq!(gate.last.transactions.len(), 1, "who decided on the try in the app decides anew");
+}
+
 trait Next {
     fn unwrap_next(&self) -> Option<LeaseId>;
 }

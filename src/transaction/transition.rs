@@ -809,6 +809,10 @@ impl Step<'_> {
     /// follows others too finds out by itself whether anybody is left.
     fn drop_followers(&mut self) {
         for event in &self.delivery.letter.clone().events {
+            if event.windowed && self.view.transaction(event.transaction).is_some() {
+                // Written though it may stay as it is: whoever is about to follow what he saw in the app decides anew.
+                self.transaction(event.transaction);
+            }
             let Some(next) = self.follower(event).cloned() else { continue };
             if next.letter.events.len() == 1 {
                 self.out.deliveries.push(Change::Remove(next.id, next.version));
