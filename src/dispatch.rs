@@ -20,7 +20,10 @@ use dashmap::DashMap;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::Body;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::{
+    sync::{Notify, oneshot, watch},
+    time::Instant,
+};
 
 use crate::{
     callback::{Answer, Channel, Key},
@@ -88,6 +91,16 @@ impl App for Arc<Upstream> {
             upstream::SendError::Unknown(upstream::Unknown::Timeout(_)) => SendError::TooSlow,
             upstream::SendError::Unknown(error) => SendError::Unknown(error.to_string()),
         })
+    }
+}
+
+impl From<SendError> for Ending {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::NotSent(why) => Self::NotSent(why),
+            SendError::Unknown(why) => Self::Unknown(why, None),
+            SendError::TooSlow => Self::Unknown(TOO_SLOW.to_owned(), None),
+        }
     }
 }
 
@@ -216,7 +229,7 @@ impl<S: Store, A: App> Dispatch<S, A> {
         let effects = std::mem::take(&mut transition.effects);
         let due = earliest(&transition);
         let held = newly_held(&transition);
-        let started = tokio::time::Instant::now();
+        let started = Instant::now();
         // Before the commit, for after it the delivery may be gone before it is noted.
         if let Some((id, letter)) = &held {
             self.note_held(*id, &letter.claimed);
@@ -403,7 +416,7 @@ impl<S: Store, A: App> Dispatch<S, A> {
             }
         };
         (guard.attempt, guard.begun) = (sent.attempts, true);
-        let started = tokio::time::Instant::now();
+        let started = Instant::now();
         let heard = self.exchange(connection, &letter.request, &letter.policy).await;
         self.metrics.count_delivery(letter.provider, heard.ending.as_str());
         self.metrics.delivery_seconds.observe(started.elapsed().as_secs_f64());
@@ -413,23 +426,22 @@ impl<S: Store, A: App> Dispatch<S, A> {
 
     /// Sends a request and reads the answer whole, within the time limit; says what came of it.
     pub async fn exchange(&self, connection: A::Connection, request: &StoredRequest, policy: &Policy) -> Heard {
+        let deadline = Instant::now() + policy.timeout;
         let exchange = async {
             let response = self.app.send(connection, request.to_http(), policy.timeout).await?;
-            self.read_whole(response, policy.timeout).await
+            self.read_whole(response, deadline).await
         };
         let ending = match exchange.await {
             Ok(full) => return Heard { ending: self.classify(&full.answer, policy), full: Some(full) },
-            Err(SendError::NotSent(why)) => Ending::NotSent(why),
-            Err(SendError::Unknown(why)) => Ending::Unknown(why, None),
-            Err(SendError::TooSlow) => Ending::Unknown(TOO_SLOW.to_owned(), None),
+            Err(error) => error.into(),
         };
         Heard { ending, full: None }
     }
 
-    /// Reads an answer whole, which may take `limit`; one that is too large loses its body.
-    async fn read_whole(&self, response: Response<A::Body>, limit: Duration) -> Result<Full, SendError> {
+    /// Reads an answer whole, until the deadline; one that is too large loses its body.
+    async fn read_whole(&self, response: Response<A::Body>, deadline: Instant) -> Result<Full, SendError> {
         let (head, body) = response.into_parts();
-        let body = tokio::time::timeout(limit, read(body, self.options.max_answer)).await;
+        let body = tokio::time::timeout_at(deadline, read(body, self.options.max_answer)).await;
         let body = body.map_err(|_| SendError::TooSlow)?.map_err(SendError::Unknown)?;
         let content_type = head.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
         let answer = self.answers.intern(head.status, content_type, body.as_deref());
@@ -676,11 +688,12 @@ impl<S: Store, A: App> Unfinished<S, A> {
 impl<S: Store, A: App> Drop for Unfinished<S, A> {
     fn drop(&mut self) {
         let Some(dispatch) = self.dispatch.take() else { return };
-        let why = "the task that sent it ended early";
-        let ending = if self.begun { Ending::Unknown(why.to_owned(), None) } else { Ending::NotSent(why.to_owned()) };
-        let again = Self { dispatch: Some(dispatch), id: self.id, attempt: self.attempt, begun: self.begun };
+        let why = "the task that sent it ended early".to_owned();
+        let ending = if self.begun { Ending::Unknown(why, None) } else { Ending::NotSent(why) };
+        let (id, attempt) = (self.id, self.attempt);
+        // Not a guard again: a runtime that goes down drops at once what is spawned, and would do so without end.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move { drop(again.fail(ending).await) });
+            runtime.spawn(async move { drop(dispatch.end(id, attempt, Heard { ending, full: None }).await) });
         }
     }
 }
