@@ -602,28 +602,35 @@ impl<S: Store, A: App> Unfinished<S, A> {
         self.dispatch = None;
     }
 
-    async fn fail(mut self, error: SendError) {
-        let Some(dispatch) = self.dispatch.take() else { return };
+    /// What ends the try with this outcome; nothing guards it any more.
+    fn fail(&mut self, error: SendError) -> impl Future<Output = ()> + Send + use<S, A> {
+        let dispatch = self.dispatch.take();
         let (id, attempt) = (self.id, self.attempt.unwrap_or_default());
         let ending = match error {
             SendError::NotSent(why) => Ending::NotSent(why),
             SendError::Unknown(why) => Ending::Unknown(why, None),
         };
-        dispatch.end(id, attempt, ending, None).await;
+        async move {
+            if let Some(dispatch) = dispatch {
+                dispatch.end(id, attempt, ending, None).await;
+            }
+        }
     }
 }
 
 impl<S: Store, A: App> Drop for Unfinished<S, A> {
     fn drop(&mut self) {
-        let Some(dispatch) = self.dispatch.take() else { return };
+        if self.dispatch.is_none() {
+            return;
+        }
         let why = "the task that sent it ended early";
         let error = match self.attempt {
             Some(_) => SendError::Unknown(why.to_owned()),
             None => SendError::NotSent(why.to_owned()),
         };
-        let again = Self { dispatch: Some(dispatch), id: self.id, attempt: self.attempt };
+        // A runtime that ends drops what is spawned: this must not come back here.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(again.fail(error));
+            runtime.spawn(self.fail(error));
         }
     }
 }

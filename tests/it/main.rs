@@ -3,6 +3,7 @@
 mod admin;
 mod demo;
 mod dialect;
+mod gate;
 mod passthrough;
 mod support;
 mod telemetry;
