@@ -437,6 +437,8 @@ fn deliver(
 ) -> (Decided, Transition) {
     let policy = Arc::clone(&arrival.events[chosen].policy);
     let shadow = policy.shadow;
+    // In shadow it is on its way already; else the first byte opens the window.
+    let window_ends = if shadow { now.after(policy.collapse_window) } else { Timestamp::EPOCH };
     let mut transition = Transition::default();
     let mut decisions = Vec::with_capacity(findings.len());
     for (event, finding) in arrival.events.iter().zip(findings) {
@@ -455,7 +457,7 @@ fn deliver(
             identity: keys.identity,
             fate: Fate::Pending(arrival.id),
             told: keys.told,
-            window: keys.windowed.then(|| Box::new(Window { until: Timestamp::EPOCH, next: None })),
+            window: keys.windowed.then(|| Box::new(Window { until: window_ends, next: None })),
         });
         transition.history.push(Line {
             at: now,
