@@ -7,3 +7,4 @@ mod gate;
 mod passthrough;
 mod support;
 mod telemetry;
+mod webhooks;
