@@ -5,6 +5,7 @@ mod demo;
 mod dialect;
 mod gate;
 mod passthrough;
+mod returns;
 mod support;
 mod telemetry;
 mod webhooks;
