@@ -3,6 +3,7 @@
 pub mod check;
 pub mod demo;
 pub mod explain;
+mod recorded;
 pub mod run;
 
 use std::{

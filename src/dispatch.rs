@@ -155,6 +155,8 @@ const MOST_CONFLICTS: usize = 1000;
 pub const TOO_SLOW: &str = "no answer in time";
 /// The timer looks at least so often.
 const TICK: Duration = Duration::from_secs(1);
+/// How long it rests when what is due could not be done.
+const PAUSE: Duration = Duration::from_millis(100);
 /// How much is forgotten in one step, and how much is found due.
 const STEP: usize = 512;
 
@@ -194,11 +196,16 @@ impl<S: Store, A: App> Dispatch<S, A> {
         let due = earliest(&transition);
         let held = newly_held(&transition);
         let started = tokio::time::Instant::now();
-        let granted = self.store.commit(transition, self.clock.now()).await?;
-        self.metrics.store_commit_seconds.observe(started.elapsed().as_secs_f64());
-        if let Some((id, letter)) = held {
-            self.note_held(id, &letter.claimed);
+        // Before the commit, for after it the delivery may be gone before it is noted.
+        if let Some((id, letter)) = &held {
+            self.note_held(*id, &letter.claimed);
         }
+        let committed = self.store.commit(transition, self.clock.now()).await;
+        if let (Err(_), Some((id, letter))) = (&committed, &held) {
+            self.unhold(*id, letter);
+        }
+        let granted = committed?;
+        self.metrics.store_commit_seconds.observe(started.elapsed().as_secs_f64());
         self.arm(due);
         for effect in effects {
             match effect {
@@ -259,6 +266,12 @@ impl<S: Store, A: App> Dispatch<S, A> {
         let (sender, receiver) = oneshot::channel();
         self.permits.insert(lease, sender);
         receiver
+    }
+
+    /// What is left behind in this process: callers who wait, deliveries waited on, permits waited for, names under
+    /// which something is held. All zero when nothing is under way.
+    pub fn left_over(&self) -> [usize; 4] {
+        [self.waiting(), self.waiters.len(), self.permits.len(), self.held.len()]
     }
 
     /// Nobody waits for this lease any more. Whether it had not been granted yet.
@@ -331,7 +344,7 @@ impl<S: Store, A: App> Dispatch<S, A> {
 
     /// One try of a delivery whose lease has been granted.
     async fn attempt(self: Arc<Self>, id: LeaseId) {
-        let mut guard = Unfinished { dispatch: Some(Arc::clone(&self)), id, attempt: None };
+        let mut guard = Unfinished { dispatch: Some(Arc::clone(&self)), id, attempt: 1, begun: false };
         let now = self.clock.now();
         let delivery = match self.store.load(Want::Delivery(id), now).await {
             Ok(view) => view.delivery(id).filter(|delivery| delivery.phase == Phase::Queued).cloned(),
@@ -341,8 +354,9 @@ impl<S: Store, A: App> Dispatch<S, A> {
             guard.disarm();
             return self.give_back(id);
         };
+        guard.attempt = delivery.attempts + 1;
         let letter = &delivery.letter;
-        self.unhold(&delivery);
+        self.unhold(id, letter);
         let waited = now.since(letter.arrived);
         self.metrics.hold_seconds.observe(waited.min(letter.policy.hold).as_secs_f64());
         self.metrics.observe_lock_wait(Channel::Webhook, waited.saturating_sub(letter.policy.hold));
@@ -360,7 +374,7 @@ impl<S: Store, A: App> Dispatch<S, A> {
                 };
             }
         };
-        guard.attempt = Some(sent.attempts);
+        (guard.attempt, guard.begun) = (sent.attempts, true);
         let started = tokio::time::Instant::now();
         let heard = self.exchange(connection, &letter.request, &letter.policy).await;
         self.metrics.count_delivery(letter.provider, heard.ending.as_str());
@@ -407,6 +421,10 @@ impl<S: Store, A: App> Dispatch<S, A> {
         if let Err(error) = self.step_with(id, &input, full.clone()).await {
             let Input::Ended { ending, .. } = input else { return };
             tracing::error!(delivery = id.0, %error, outcome = ending.as_str(), "an outcome could not be recorded");
+            if matches!(error, StepError::Refused(Refused::Fenced)) {
+                // Whoever waits now waits on a later try, and hears of that.
+                return;
+            }
             // The callers shall not wait for what can't be recorded.
             self.tell(id, ending, full);
         }
@@ -419,13 +437,13 @@ impl<S: Store, A: App> Dispatch<S, A> {
         }
     }
 
-    fn unhold(&self, delivery: &Delivery) {
-        if delivery.letter.policy.hold.is_zero() || self.held.is_empty() {
+    fn unhold(&self, id: LeaseId, letter: &Letter) {
+        if letter.policy.hold.is_zero() || self.held.is_empty() {
             return;
         }
-        for name in &delivery.letter.claimed.names {
+        for name in &letter.claimed.names {
             if let Some(mut ids) = self.held.get_mut(&name.key) {
-                ids.retain(|id| *id != delivery.id);
+                ids.retain(|held| *held != id);
             }
             self.held.remove_if(&name.key, |_, ids| ids.is_empty());
         }
@@ -454,12 +472,12 @@ impl<S: Store, A: App> Dispatch<S, A> {
     pub async fn run_timers(self: Arc<Self>) {
         loop {
             let now = self.clock.now();
-            let mut again = false;
+            let (mut again, mut failed) = (false, false);
             match self.store.due(now, STEP).await {
                 Ok(due) => {
                     again |= due.len() == STEP;
                     for due in due {
-                        self.do_due(due).await;
+                        failed |= !self.do_due(due).await;
                     }
                 }
                 Err(error) => tracing::error!(%error, "cannot see what is due"),
@@ -468,7 +486,10 @@ impl<S: Store, A: App> Dispatch<S, A> {
                 Ok(more) => again |= more,
                 Err(error) => tracing::error!(%error, "cannot forget what has expired"),
             }
-            if again {
+            if failed {
+                // What can't be done now can't be done a microsecond later.
+                tokio::time::sleep(PAUSE).await;
+            } else if again {
                 tokio::task::yield_now().await;
                 continue;
             }
@@ -482,7 +503,8 @@ impl<S: Store, A: App> Dispatch<S, A> {
         }
     }
 
-    async fn do_due(self: &Arc<Self>, due: Due) {
+    /// Whether it is done, or need not be any more.
+    async fn do_due(self: &Arc<Self>, due: Due) -> bool {
         let done = match due {
             Due::Delivery(id) => self.step(id, &Input::Due).await.map(drop),
             Due::Lease(lease) => {
@@ -492,8 +514,11 @@ impl<S: Store, A: App> Dispatch<S, A> {
         };
         match done {
             // Somebody was here before: an early end of the hold, an outcome.
-            Ok(()) | Err(StepError::Refused(_)) => {}
-            Err(error) => tracing::error!(?due, %error, "what was due could not be done"),
+            Ok(()) | Err(StepError::Refused(_)) => true,
+            Err(error) => {
+                tracing::error!(?due, %error, "what was due could not be done");
+                false
+            }
         }
     }
 }
@@ -594,7 +619,10 @@ impl<S: Store, A: App> Drop for Waiter<S, A> {
 struct Unfinished<S: Store, A: App> {
     dispatch: Option<Arc<Dispatch<S, A>>>,
     id: LeaseId,
-    attempt: Option<u32>,
+    /// Which try it is.
+    attempt: u32,
+    /// Whether the app may have read something.
+    begun: bool,
 }
 
 impl<S: Store, A: App> Unfinished<S, A> {
@@ -605,7 +633,7 @@ impl<S: Store, A: App> Unfinished<S, A> {
     /// What ends the try with this outcome; nothing guards it any more.
     fn fail(&mut self, error: SendError) -> impl Future<Output = ()> + Send + use<S, A> {
         let dispatch = self.dispatch.take();
-        let (id, attempt) = (self.id, self.attempt.unwrap_or_default());
+        let (id, attempt) = (self.id, self.attempt);
         let ending = match error {
             SendError::NotSent(why) => Ending::NotSent(why),
             SendError::Unknown(why) => Ending::Unknown(why, None),
@@ -624,10 +652,7 @@ impl<S: Store, A: App> Drop for Unfinished<S, A> {
             return;
         }
         let why = "the task that sent it ended early";
-        let error = match self.attempt {
-            Some(_) => SendError::Unknown(why.to_owned()),
-            None => SendError::NotSent(why.to_owned()),
-        };
+        let error = if self.begun { SendError::Unknown(why.to_owned()) } else { SendError::NotSent(why.to_owned()) };
         // A runtime that ends drops what is spawned: this must not come back here.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(self.fail(error));

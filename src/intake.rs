@@ -17,11 +17,11 @@ use tokio::time::Instant;
 pub use self::relay::Relayed;
 use self::{
     noted::{Book, Noted},
-    reading::{Reading, Secrets, Whole},
+    reading::{Reading, Secrets, Whole, refused},
     repeat::{Repeats, Turn},
 };
 use crate::{
-    callback::{Answer, Channel, Signature},
+    callback::{Answer, Channel},
     dispatch::{App, Dispatch, Full, Heard, SendError, TOO_SLOW},
     permit::{NoPermit, Permit},
     provider::contract::Ack,
@@ -199,7 +199,8 @@ impl<S: Store, A: App> Intake<S, A> {
     async fn still_there(&self, id: LeaseId, waiter: Option<Waiter<S, A>>) -> Option<Arc<Heard>> {
         let now = self.dispatch.clock_now();
         let view = self.dispatch.store.load(Want::Delivery(id), now).await.ok()?;
-        view.delivery(id)?;
+        // What has come to an end in between and goes on later tells nobody for now.
+        view.delivery(id).filter(|delivery| delivery.is_under_way())?;
         wait(waiter).await
     }
 
@@ -327,18 +328,18 @@ impl<S: Store, A: App> Intake<S, A> {
             headers: received.headers,
             body: received.body,
         };
+        let mut claimed = reading.claimed;
         let mut permit = if policy.shadow {
             None
         } else {
-            let view = self.dispatch.store.load(Want::Transactions(&[], &reading.claimed.names), now).await;
-            let mut claimed = reading.claimed.clone();
+            let view = self.dispatch.store.load(Want::Transactions(&[], &claimed.names), now).await;
             for name in view.map(|view| view.linked).unwrap_or_default() {
                 claimed.names.push(name);
                 claimed.kinds.push(name.kind);
             }
             // Who waits with a page in front of him may reload it; what he posts must not be lost.
             let patience = safe.then_some(policy.return_wait);
-            match Permit::take(&self.dispatch, claimed, patience).await {
+            match Permit::take(&self.dispatch, claimed.clone(), patience).await {
                 Ok(permit) => Some(permit),
                 Err(NoPermit::TooLong) => {
                     line.decision(Decision::Returned, "waits its turn: a page that reloads itself");
@@ -384,8 +385,9 @@ impl<S: Store, A: App> Intake<S, A> {
             None => Reply::Streamed(response),
             Some(permit) => {
                 let been_through = !response.status().is_server_error();
-                let returned = if been_through { reading.claimed.names } else { Vec::new() };
-                Reply::Relayed(relay::relay(response, permit, policy.linger, returned))
+                // Under linked names too: a webhook may be held under one of those.
+                let returned = if been_through { claimed.names } else { Vec::new() };
+                Reply::Relayed(relay::relay(response, permit, &policy, returned))
             }
         }
     }
@@ -403,24 +405,6 @@ fn is_nothing(transition: &Transition) -> bool {
         && transition.locks.is_empty()
         && transition.links.is_empty()
         && transition.history.is_empty()
-}
-
-/// Whether a callback is dealt with before anybody asks whether it is known: verify before claiming.
-fn refused(reading: &Reading) -> Option<(Decision, Treatment, &str)> {
-    let policy = &reading.policy;
-    match (reading.signature, &reading.statements) {
-        (Signature::Invalid, _) => {
-            Some((Decision::Unverified, policy.on_unverified, "its signature is wrong or too old"))
-        }
-        (Signature::Absent, _) if policy.signature_required => {
-            Some((Decision::Unverified, policy.on_unverified, "it is not signed, and has to be"))
-        }
-        (Signature::Unchecked, _) if policy.signature_required => {
-            Some((Decision::Unverified, policy.on_unverified, "its signature has to be checked, and nobody can"))
-        }
-        (_, Err(why)) => Some((Decision::Unrecognised, policy.on_unrecognised, &why.0)),
-        (_, Ok(_)) => None,
-    }
 }
 
 /// What a caller hears of a delivery; the header fields only where it is his own request that was answered.

@@ -1,13 +1,35 @@
 //! `oncegate explain`: what the gate would decide about recorded requests, and why.
+//!
+//! It reads and decides with the code of the running gate, over a store of its own, and takes each request to have been
+//! accepted by the app before the next one comes.
 
 use std::{
+    io::Read,
+    net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
 };
 
-use anyhow::bail;
+use anyhow::{Context, anyhow};
+use serde_json::{Map, Value, json};
 
-use crate::time::Timestamp;
+use super::recorded::Recorded;
+use crate::{
+    callback::{Answer, Channel, Event, Signature},
+    config::Config,
+    intake::reading::{Reading, Secrets, Statement, Whole, refused},
+    provider::{self, PROVIDERS, contract::Provider},
+    rule::{Choices, Matcher, ProviderChoice, Route, Rule, Rules},
+    store::{Store, Want, memory::Memory},
+    time::{Clock, SystemClock, Timestamp},
+    transaction::{
+        lock::LeaseId,
+        policy::{OnUnknown, Policy, Treatment},
+        state::{Phase, StoredRequest},
+        transition::{Arrival, Course, Decided, Decision, Ending, Input, apply, arrive},
+    },
+};
 
 /// What `explain` is told.
 #[derive(Debug, clap::Args)]
@@ -46,7 +68,249 @@ pub enum Format {
 /// # Errors
 ///
 /// When the configuration has faults, or a file cannot be read.
-pub fn run(_args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
-    super::load(config)?;
-    bail!("`explain` is not built yet")
+pub fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
+    let config = super::load(config)?;
+    let provider = args.provider.as_deref().map(named).transpose()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    let explainer = Explainer::new(config, provider, args.at.unwrap_or_else(|| SystemClock.now()));
+    let stdin = [PathBuf::from("-")];
+    let files = if args.files.is_empty() { &stdin[..] } else { &args.files };
+    let mut well = true;
+    for file in files {
+        let name = file.display().to_string();
+        match read(file).and_then(|raw| Recorded::parse(&raw)) {
+            Ok(recorded) => {
+                for line in runtime.block_on(explainer.explain(&name, &recorded))? {
+                    match args.format {
+                        Format::Json => println!("{line}"),
+                        Format::Human => println!("{}", for_people(&line)),
+                    }
+                }
+            }
+            Err(error) => {
+                eprintln!("{name}: {error:#}");
+                well = false;
+            }
+        }
+    }
+    Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn named(name: &str) -> anyhow::Result<&'static Provider> {
+    let known = || PROVIDERS.iter().map(|provider| provider.name).collect::<Vec<_>>().join(", ");
+    provider::by_name(name).ok_or_else(|| anyhow!("no provider is called `{name}`; there are: {}", known()))
+}
+
+fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
+    if file == Path::new("-") {
+        let mut raw = Vec::new();
+        std::io::stdin().read_to_end(&mut raw)?;
+        return Ok(raw);
+    }
+    std::fs::read(file).context("it can't be read")
+}
+
+struct Explainer {
+    rules: Rules,
+    /// Where no rule takes a request, it is read all the same, so that one sees what a rule would find.
+    unruled: Rules,
+    secrets: Secrets,
+    upstream: String,
+    provider: Option<&'static Provider>,
+    store: Memory,
+    at: Timestamp,
+}
+
+impl Explainer {
+    fn new(config: Config, provider: Option<&'static Provider>, at: Timestamp) -> Self {
+        let choices = Choices { channel: Some(Channel::Webhook), ..Choices::default() };
+        let any = Rule { name: None, matcher: Matcher::default(), choices };
+        let unruled = Rules::new(vec![any], config.rules.base().clone());
+        let secrets = config.providers.iter().map(|options| (options.provider.name, options.secrets.clone())).collect();
+        let store = Memory::new(crate::store::memory::Options::default());
+        Self { rules: config.rules, unruled, secrets, upstream: config.upstream.url, provider, store, at }
+    }
+
+    async fn explain(&self, file: &str, recorded: &Recorded) -> anyhow::Result<Vec<Value>> {
+        let whole = Whole {
+            method: &recorded.method,
+            uri: &recorded.uri,
+            headers: &recorded.headers,
+            body: &recorded.body,
+            host: &recorded.host,
+            source: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        };
+        let ruled = self.rules.classify(&whole.head());
+        let passes = ruled.is_none() && self.provider.is_none();
+        let Some(mut route) = ruled.or_else(|| self.unruled.classify(&whole.head())) else { return Ok(Vec::new()) };
+        if let Some(provider) = self.provider {
+            route.provider = ProviderChoice::Named(provider);
+        }
+        let reading = Reading::of(&route, &whole, &self.upstream, &self.secrets, self.at);
+        if passes {
+            let why = "no rule takes it for a callback: it is passed through";
+            return Ok(lines(file, None, &reading, &[], why));
+        }
+        let (decisions, why) = match (route.channel, refused(&reading)) {
+            (Channel::Return, _) => (vec![Decision::Returned], "the payer comes back".to_owned()),
+            (_, Some((decision, _, why))) => (vec![decision], why.to_owned()),
+            (_, None) => {
+                let decided = self.decide(&reading, recorded).await?;
+                (decided.decisions, decided.why.to_owned())
+            }
+        };
+        Ok(lines(file, Some(&route), &reading, &decisions, &why))
+    }
+
+    /// Decides as the gate does, then lets the app accept what is forwarded.
+    async fn decide(&self, reading: &Reading, recorded: &Recorded) -> anyhow::Result<Decided> {
+        let keys: Vec<_> = reading.statements.iter().flatten().map(|s| s.identified.transaction).collect();
+        let view = self.store.load(Want::Transactions(&keys, &reading.claimed.names), self.at).await?;
+        let request = StoredRequest {
+            method: recorded.method.clone(),
+            uri: recorded.uri.clone(),
+            headers: recorded.headers.clone(),
+            body: recorded.body.clone().into(),
+        };
+        let id = LeaseId(self.store.counts().transactions as u64 * 2);
+        let arrival = Arrival {
+            id,
+            next: LeaseId(id.0 + 1),
+            events: reading.arriving(),
+            provider: reading.provider.name,
+            request: Arc::new(request),
+            claimed: reading.claimed.clone(),
+        };
+        let (decided, transition) = arrive(&view, arrival, self.at);
+        if matches!(decided.course, Course::Deliver(_) | Course::Shadow) {
+            self.store.commit(transition, self.at).await?;
+            self.accept(id).await?;
+        }
+        Ok(decided)
+    }
+
+    async fn accept(&self, id: LeaseId) -> anyhow::Result<()> {
+        let answer = Arc::new(Answer { status: http::StatusCode::OK, content_type: None, body: None });
+        loop {
+            let view = self.store.load(Want::Delivery(id), self.at).await?;
+            let Some(delivery) = view.delivery(id) else { return Ok(()) };
+            let input = match delivery.phase {
+                Phase::Held { .. } => Input::Due,
+                Phase::Queued => Input::Sending,
+                _ => Input::Ended { attempt: delivery.attempts, ending: Ending::Accepted(Arc::clone(&answer)) },
+            };
+            self.store.commit(apply(&view, id, input, self.at)?, self.at).await?;
+        }
+    }
+}
+
+/// One line for each event; one for a return, and for a callback without a readable event.
+fn lines(file: &str, route: Option<&Route>, reading: &Reading, decisions: &[Decision], why: &str) -> Vec<Value> {
+    let why = match &reading.statements {
+        Err(unread) if !why.contains(&unread.0) => format!("{why}; {unread}"),
+        _ => why.to_owned(),
+    };
+    let line = |statement: Option<&Statement>, decision: Option<&Decision>| {
+        let policy = statement.map_or(&reading.policy, |statement| &statement.policy);
+        let mut line = Map::new();
+        line.insert("file".into(), json!(file));
+        line.insert("rule".into(), route.map_or(Value::Null, |_| json!(&*policy.rule)));
+        line.insert("channel".into(), route.map_or(Value::Null, |route| json!(route.channel.as_str())));
+        line.insert("provider".into(), json!(reading.provider.name));
+        let event = statement.map(|statement| &statement.event);
+        line.extend(event_fields(event, reading));
+        line.insert("signature".into(), json!(reading.signature.as_str()));
+        line.insert("identity".into(), json!(statement.map(|statement| statement.identified.identity.to_string())));
+        line.insert("locks".into(), json!(reading.locks()));
+        line.insert("decision".into(), json!(decision.map(|decision| decision.as_str())));
+        line.insert("policy".into(), policy_fields(policy));
+        line.insert("why".into(), json!(why));
+        Value::Object(line)
+    };
+    match reading.statements.as_deref() {
+        Ok([]) | Err(_) => vec![line(None, decisions.first())],
+        Ok(statements) => {
+            // A callback that is refused as a whole has one decision for all its events.
+            let decision = |at: usize| decisions.get(at).or(decisions.first());
+            statements.iter().enumerate().map(|(at, statement)| line(Some(statement), decision(at))).collect()
+        }
+    }
+}
+
+fn event_fields(event: Option<&Event>, reading: &Reading) -> Map<String, Value> {
+    let aliases = event.map_or(&reading.aliases, |event| &event.aliases);
+    let aliases: Map<_, _> = aliases.iter().map(|alias| (alias.kind.to_string(), json!(alias.value))).collect();
+    let text = |pick: fn(&Event) -> Option<&String>| json!(event.and_then(pick));
+    let fields = [
+        ("reference", json!(event.map(|event| &event.reference).or(reading.reference.as_ref()))),
+        ("event_id", text(|event| event.event_id.as_ref())),
+        ("event_type", text(|event| event.event_type.as_ref())),
+        ("state", json!(event.and_then(|event| event.state).map(|state| state.as_str()))),
+        ("detail", text(|event| event.detail.as_ref())),
+        ("amount", text(|event| event.amount.as_ref())),
+        ("currency", text(|event| event.currency.as_ref())),
+        ("aliases", Value::Object(aliases)),
+    ];
+    fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+fn policy_fields(policy: &Policy) -> Value {
+    let time = |span| humantime::format_duration(span).to_string();
+    let treatment = |treatment| match treatment {
+        Treatment::Forward => "forward",
+        Treatment::Ack => "ack",
+        Treatment::Refuse => "refuse",
+        Treatment::Review => "review",
+    };
+    json!({
+        "hold": time(policy.hold),
+        "linger": time(policy.linger),
+        "collapse_window": time(policy.collapse_window),
+        "trailing": policy.trailing,
+        "retention": time(policy.retention),
+        "quiet": time(policy.quiet),
+        "return_wait": time(policy.return_wait),
+        "timeout": time(policy.timeout),
+        "success": policy.success.as_ref().map(|success| success.source()),
+        "on_unknown": match policy.on_unknown { OnUnknown::Resend => "resend", OnUnknown::Review => "review" },
+        "on_unverified": treatment(policy.on_unverified),
+        "on_unrecognised": treatment(policy.on_unrecognised),
+        "on_stale": treatment(policy.on_stale),
+        "shadow": policy.shadow,
+    })
+}
+
+/// The same, a few short lines.
+fn for_people(line: &Value) -> String {
+    let text = |name: &str| match &line[name] {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => crate::telemetry::escaped(text).into_owned(),
+        other => other.to_string(),
+    };
+    let locks: Vec<_> = line["locks"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let signature = match text("signature").as_str() {
+        said if said == Signature::Unchecked.as_str() => "signature not checked".to_owned(),
+        said => format!("signature {said}"),
+    };
+    format!(
+        "{}: {}, {}\n  {} {} by rule {}, {signature}\n  reference {}, event {} {}, state {}, {} {}\n  identity {}\n  \
+         locks {}\n  hold {}, linger {}, remembered {}",
+        text("file"),
+        text("decision").replace('-', "passed through"),
+        text("why"),
+        text("provider"),
+        text("channel"),
+        text("rule"),
+        text("reference"),
+        text("event_id"),
+        text("event_type"),
+        text("state"),
+        text("amount"),
+        text("currency"),
+        text("identity"),
+        if locks.is_empty() { "-".to_owned() } else { crate::telemetry::escaped(&locks.join(", ")).into_owned() },
+        line["policy"]["hold"].as_str().unwrap_or_default(),
+        line["policy"]["linger"].as_str().unwrap_or_default(),
+        line["policy"]["retention"].as_str().unwrap_or_default(),
+    )
 }

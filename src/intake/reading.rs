@@ -18,8 +18,8 @@ use crate::{
     transaction::{
         identity::{Identified, Scope, identify},
         lock::{Claimed, Kind, LockName},
-        policy::{IdentityBy, LockBy, Policy},
-        transition::Arriving,
+        policy::{IdentityBy, LockBy, Policy, Treatment},
+        transition::{Arriving, Decision},
     },
 };
 
@@ -88,8 +88,6 @@ pub struct Reading {
     pub policy: Arc<Policy>,
     /// Its names, and what it must not overlap with.
     pub claimed: Claimed,
-    /// The same names, readable: the kind and the value.
-    pub locks: Vec<(String, String)>,
     /// Other names of a return.
     pub aliases: Vec<Alias>,
     /// The reference of a return that carries one.
@@ -151,7 +149,7 @@ impl Reading {
         }
         let claimed = names.claimed(Channel::Webhook, policy.lock);
         let (aliases, reference) = (Vec::new(), None);
-        Self { provider, signature, statements, policy, claimed, locks: names.readable, aliases, reference }
+        Self { provider, signature, statements, policy, claimed, aliases, reference }
     }
 
     fn of_return(
@@ -172,7 +170,7 @@ impl Reading {
         names.event(provider, found.reference.as_deref(), &found.aliases);
         let claimed = names.claimed(Channel::Return, policy.lock);
         let (aliases, reference) = (found.aliases, found.reference);
-        Self { provider, signature, statements, policy, claimed, locks: names.readable, aliases, reference }
+        Self { provider, signature, statements, policy, claimed, aliases, reference }
     }
 
     /// The events as the transition wants them.
@@ -203,10 +201,48 @@ impl Reading {
         }
     }
 
+    /// The names by which it locks, readable: `reference:mollie=tr_1`.
+    #[must_use]
+    pub fn locks(&self) -> Vec<String> {
+        let mut locks = Vec::new();
+        let mut add = |reference: Option<&str>, aliases: &[Alias]| {
+            locks.extend(reference.map(|reference| format!("reference:{}={reference}", self.provider.name)));
+            locks.extend(aliases.iter().map(|alias| format!("{}={}", alias.kind, alias.value)));
+        };
+        add(self.reference.as_deref(), &self.aliases);
+        for statement in self.statements.iter().flatten() {
+            add(Some(&statement.event.reference), &statement.event.aliases);
+        }
+        locks.dedup();
+        if self.claimed.exclusive {
+            locks.push("upstream".to_owned());
+        }
+        locks
+    }
+
     /// By what the two channels of its payment are joined; a label.
     #[must_use]
     pub fn joined_by(&self) -> &'static str {
         if self.claimed.kinds.len() > 1 { "callback" } else { "none" }
+    }
+}
+
+/// Whether a callback is dealt with before anybody asks whether it is known: verify before claiming.
+#[must_use]
+pub fn refused(reading: &Reading) -> Option<(Decision, Treatment, &str)> {
+    let policy = &reading.policy;
+    match (reading.signature, &reading.statements) {
+        (Signature::Invalid, _) => {
+            Some((Decision::Unverified, policy.on_unverified, "its signature is wrong or too old"))
+        }
+        (Signature::Absent, _) if policy.signature_required => {
+            Some((Decision::Unverified, policy.on_unverified, "it is not signed, and has to be"))
+        }
+        (Signature::Unchecked, _) if policy.signature_required => {
+            Some((Decision::Unverified, policy.on_unverified, "its signature has to be checked, and nobody can"))
+        }
+        (_, Err(why)) => Some((Decision::Unrecognised, policy.on_unrecognised, &why.0)),
+        (_, Ok(_)) => None,
     }
 }
 
@@ -215,25 +251,21 @@ struct Names<'a> {
     upstream: &'a str,
     names: Vec<LockName>,
     kinds: Option<Vec<Kind>>,
-    readable: Vec<(String, String)>,
 }
 
 impl<'a> Names<'a> {
     const fn new(upstream: &'a str) -> Self {
-        Self { upstream, names: Vec::new(), kinds: None, readable: Vec::new() }
+        Self { upstream, names: Vec::new(), kinds: None }
     }
 
     fn event(&mut self, provider: &Provider, reference: Option<&str>, aliases: &[Alias]) {
         let mut kinds = Vec::with_capacity(1 + aliases.len());
         if let Some(reference) = reference {
             // Two providers may use one reference for two payments.
-            let mut kind = String::with_capacity(32);
-            kind.push_str("reference:");
-            kind.push_str(provider.name);
-            kinds.push(self.add(kind, reference));
+            kinds.push(self.add(LockName::new(self.upstream, ["reference:", provider.name], reference)));
         }
         for alias in aliases {
-            kinds.push(self.add(alias.kind.to_string(), &alias.value));
+            kinds.push(self.add(LockName::new(self.upstream, [&alias.kind, ""], &alias.value)));
         }
         self.kinds = Some(match self.kinds.take() {
             None => kinds,
@@ -241,11 +273,9 @@ impl<'a> Names<'a> {
         });
     }
 
-    fn add(&mut self, kind: String, value: &str) -> Kind {
-        let name = LockName::new(self.upstream, &kind, value);
+    fn add(&mut self, name: LockName) -> Kind {
         if !self.names.contains(&name) {
             self.names.push(name);
-            self.readable.push((kind, value.to_owned()));
         }
         name.kind
     }

@@ -14,7 +14,12 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Frame};
 use tokio::sync::mpsc;
 
-use crate::{dispatch::App, permit::Permit, store::Store, transaction::lock::LockName};
+use crate::{
+    dispatch::App,
+    permit::Permit,
+    store::Store,
+    transaction::{lock::LockName, policy::Policy},
+};
 
 /// So much of an answer is taken in without waiting for the browser.
 const BUFFER: usize = 256 << 10;
@@ -63,63 +68,77 @@ impl Body for Relayed {
 pub fn relay<S: Store, A: App>(
     response: Response<A::Body>,
     permit: Permit<S, A>,
-    linger: Duration,
+    policy: &Policy,
     returned: Vec<LockName>,
 ) -> Response<Relayed> {
     let (head, body) = response.into_parts();
     let (into_buffer, buffered) = mpsc::unbounded_channel();
     let (into_rest, rest) = mpsc::channel(FRAMES);
-    tokio::spawn(async move { take_in(body, permit, linger, returned, into_buffer, into_rest).await });
+    let (linger, limit) = (policy.linger, policy.timeout);
+    let into = Into { buffer: into_buffer, rest: into_rest };
+    tokio::spawn(async move { take_in(body, permit, linger, limit, returned, into).await });
     Response::from_parts(head, Relayed { buffered, rest, ended: false })
+}
+
+/// The two ends that are filled.
+struct Into {
+    buffer: mpsc::UnboundedSender<Piece>,
+    rest: mpsc::Sender<Piece>,
 }
 
 async fn take_in<S: Store, A: App>(
     mut body: A::Body,
     permit: Permit<S, A>,
     linger: Duration,
+    limit: Duration,
     returned: Vec<LockName>,
-    into_buffer: mpsc::UnboundedSender<Piece>,
-    into_rest: mpsc::Sender<Piece>,
+    into: Into,
 ) {
-    let mut taken = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     let mut whole = false;
-    // A larger answer is known by its head: the app has done its work and only speaks on.
-    if taken <= BUFFER {
-        taken = 0;
-        loop {
-            match body.frame().await {
-                None => {
-                    whole = true;
-                    break;
-                }
-                Some(Err(error)) => {
-                    // No outcome: the permit is dropped, and its lease kept for as long as the app may be at work.
-                    _ = into_buffer.send(Err(broke_off(&error)));
-                    return;
-                }
-                Some(Ok(frame)) => {
-                    taken += frame.data_ref().map_or(0, Bytes::len);
-                    _ = into_buffer.send(Ok(Some(frame)));
-                    if taken > BUFFER {
-                        break;
-                    }
-                }
+    match tokio::time::timeout(limit, take_into_buffer(&mut body, &into.buffer)).await {
+        Ok(Ok(all)) => {
+            whole = all;
+            if let Err(error) = permit.end(linger, returned).await {
+                tracing::error!(%error, "the lease of a return could not be given back");
             }
         }
+        // No outcome: the permit is dropped, and its lease kept for as long as the app may be at work.
+        Ok(Err(error)) => {
+            _ = into.buffer.send(Err(error));
+            return;
+        }
+        // Nor here; but who reads shall have the rest.
+        Err(_) => drop(permit),
     }
     if whole {
-        _ = into_buffer.send(Ok(None));
+        _ = into.buffer.send(Ok(None));
     }
-    drop(into_buffer);
-    if let Err(error) = permit.end(linger, returned).await {
-        tracing::error!(%error, "the lease of a return could not be given back");
-    }
+    drop(into.buffer);
     while !whole {
         let piece = body.frame().await.transpose().map_err(|error| broke_off(&error));
         whole = !matches!(piece, Ok(Some(_)));
         // Whoever stopped reading does not stop the app.
-        _ = into_rest.send(piece).await;
+        _ = into.rest.send(piece).await;
     }
+}
+
+/// Takes in all that the buffer holds; whether that was all.
+async fn take_into_buffer<B: Body<Data = Bytes, Error: Display> + Unpin>(
+    body: &mut B,
+    into_buffer: &mpsc::UnboundedSender<Piece>,
+) -> Result<bool, BrokeOff> {
+    // A larger answer is known by its head: the app has done its work and only speaks on.
+    if usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX) > BUFFER {
+        return Ok(false);
+    }
+    let mut taken = 0;
+    while taken <= BUFFER {
+        let Some(frame) = body.frame().await else { return Ok(true) };
+        let frame = frame.map_err(|error| broke_off(&error))?;
+        taken += frame.data_ref().map_or(0, Bytes::len);
+        _ = into_buffer.send(Ok(Some(frame)));
+    }
+    Ok(false)
 }
 
 fn broke_off(error: &impl Display) -> BrokeOff {

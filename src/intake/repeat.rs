@@ -33,7 +33,7 @@ pub enum Turn {
     First(First),
     /// The same again: the first one was sent there.
     Repeat(HeaderValue),
-    /// The same again, and the first one was sent nowhere: it has to find out by itself.
+    /// The same again, and nobody knows in time where the first one was sent: it has to find out by itself.
     Again,
 }
 
@@ -63,26 +63,38 @@ impl Repeats {
         if self.0.len() >= MOST {
             return Turn::Again;
         }
-        let mut known = match self.0.entry(key) {
-            Entry::Occupied(entry) if entry.get().is_current() => entry.get().clone(),
+        let deadline = Instant::now() + patience;
+        loop {
+            let mut known = match self.known_or_first(key) {
+                Ok(known) => known,
+                Err(first) => return Turn::First(first),
+            };
+            match tokio::time::timeout_at(deadline, known.outcome.wait_for(Option::is_some)).await {
+                Err(_) => return Turn::Again,
+                Ok(Ok(outcome)) => {
+                    if let Some(location) = outcome.clone().flatten() {
+                        return Turn::Repeat(location);
+                    }
+                }
+                Ok(Err(_)) => {}
+            }
+            // The first one was sent nowhere: of those who waited one is the first now, and the others wait on it.
+        }
+    }
+
+    fn known_or_first(&self, key: Key) -> Result<Known, First> {
+        match self.0.entry(key) {
+            Entry::Occupied(entry) if entry.get().is_current() => Ok(entry.get().clone()),
             Entry::Occupied(mut entry) => {
                 let (first, known) = self.first(key);
                 entry.insert(known);
-                return Turn::First(first);
+                Err(first)
             }
             Entry::Vacant(entry) => {
                 let (first, known) = self.first(key);
                 entry.insert(known);
-                return Turn::First(first);
+                Err(first)
             }
-        };
-        let outcome = tokio::time::timeout(patience, known.outcome.wait_for(Option::is_some)).await;
-        match outcome {
-            Ok(Ok(outcome)) => match outcome.clone().flatten() {
-                Some(location) => Turn::Repeat(location),
-                None => Turn::Again,
-            },
-            Ok(Err(_)) | Err(_) => Turn::Again,
         }
     }
 
@@ -102,14 +114,13 @@ impl Known {
 impl First {
     /// The app's answer. Only one that sends the payer on is remembered.
     pub fn accepted(mut self, status: StatusCode, headers: &HeaderMap) {
-        let location = headers.get(LOCATION).filter(|_| status.is_redirection()).cloned();
-        self.accepted = location.is_some();
-        if self.accepted
-            && let Some(mut known) = self.all.get_mut(&self.key)
-        {
+        // Dropped without one, it leaves nothing behind.
+        let Some(location) = headers.get(LOCATION).filter(|_| status.is_redirection()) else { return };
+        self.accepted = true;
+        if let Some(mut known) = self.all.get_mut(&self.key) {
             known.since = Instant::now();
         }
-        self.outcome.send_replace(Some(location));
+        self.outcome.send_replace(Some(Some(location.clone())));
     }
 }
 

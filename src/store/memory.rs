@@ -24,12 +24,14 @@ pub struct Options {
     pub places: usize,
     /// Settled transactions remembered; above, those that would be forgotten first are forgotten early.
     pub max_remembered: usize,
-    /// Leases held and waited for.
+    /// Leases held and waited for; and deliveries that are not settled.
     pub max_leases: usize,
     /// Lines of history kept in all.
     pub history: usize,
     /// How long links and the passing of returns are remembered.
     pub names_retained: Duration,
+    /// So often at most; above, what would be forgotten first is forgotten early.
+    pub max_names: usize,
 }
 
 impl Default for Options {
@@ -40,6 +42,7 @@ impl Default for Options {
             max_leases: 100_000,
             history: 4096,
             names_retained: Duration::from_secs(3600),
+            max_names: 200_000,
         }
     }
 }
@@ -58,9 +61,12 @@ const MINUTE: u64 = 60_000;
 
 #[derive(Debug)]
 struct Inner {
-    transactions: Vec<HashMap<Key, Transaction>>,
+    transactions: Vec<HashMap<Key, Kept>>,
+    /// Versions are drawn from one source, so that a transaction which is forgotten and comes back is not taken for
+    /// what it was.
+    versions: u64,
     remembered: usize,
-    expiring: BTreeMap<u64, Vec<Key>>,
+    expiring: BTreeMap<u32, Vec<Key>>,
     deliveries: HashMap<LeaseId, Delivery>,
     due: BTreeSet<(Timestamp, LeaseId)>,
     locks: Table,
@@ -71,6 +77,13 @@ struct Inner {
     history: VecDeque<Line>,
     review: usize,
     evicted: u64,
+}
+
+/// A transaction, and the minute under which its expiry is noted; 0 where it is not.
+#[derive(Debug)]
+struct Kept {
+    transaction: Transaction,
+    noted: u32,
 }
 
 /// What is remembered of a name.
@@ -90,6 +103,7 @@ impl Memory {
     pub fn new(options: Options) -> Self {
         let inner = Inner {
             transactions: (0..SHARDS).map(|_| HashMap::new()).collect(),
+            versions: 0,
             remembered: 0,
             expiring: BTreeMap::new(),
             deliveries: HashMap::new(),
@@ -142,9 +156,11 @@ impl Store for Memory {
     async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<Due>, StoreError> {
         let inner = self.lock();
         let ripe = |(at, _): &&(Timestamp, LeaseId)| *at <= now;
-        let leases = inner.leases_due.iter().take_while(ripe).map(|(_, id)| Due::Lease(*id));
-        let deliveries = inner.due.iter().take_while(ripe).map(|(_, id)| Due::Delivery(*id));
-        Ok(leases.chain(deliveries).take(limit).collect())
+        let leases = inner.leases_due.iter().take_while(ripe).take(limit).map(|(at, id)| (*at, Due::Lease(*id)));
+        let deliveries = inner.due.iter().take_while(ripe).take(limit).map(|(at, id)| (*at, Due::Delivery(*id)));
+        let mut due: Vec<_> = leases.chain(deliveries).collect();
+        due.sort_by_key(|(at, _)| *at);
+        Ok(due.into_iter().take(limit).map(|(_, due)| due).collect())
     }
 
     async fn forget(&self, now: Timestamp, limit: usize) -> Result<bool, StoreError> {
@@ -170,13 +186,18 @@ impl Store for Memory {
     }
 }
 
+/// The first full minute at which this moment has passed.
+fn minute_after(moment: Timestamp) -> u32 {
+    u32::try_from(moment.as_millis() / MINUTE + 1).unwrap_or(u32::MAX)
+}
+
 const fn shard(key: &Key) -> usize {
     key.as_bytes()[0] as usize % SHARDS
 }
 
 impl Inner {
     fn transaction(&self, key: &Key) -> Option<&Transaction> {
-        self.transactions[shard(key)].get(key)
+        self.transactions[shard(key)].get(key).map(|kept| &kept.transaction)
     }
 
     fn view(&self, keys: impl Iterator<Item = Key>, names: &[LockName], now: Timestamp) -> View {
@@ -226,9 +247,18 @@ impl Inner {
         for change in &transition.locks {
             match change {
                 LockChange::Require(lease) if !self.locks.holds(*lease) => return Err(CommitError::LeaseLost),
-                LockChange::Enqueue(..) if self.locks.len() >= options.max_leases => return Err(CommitError::Full),
+                // What has been let in already is never refused: nobody would be left to hear of it.
+                LockChange::Enqueue(lease, _)
+                    if self.locks.len() >= options.max_leases && !self.deliveries.contains_key(lease) =>
+                {
+                    return Err(CommitError::Full);
+                }
                 _ => {}
             }
+        }
+        let is_new = |change: &Change| matches!(change, Change::Put(delivery) if delivery.version == 0);
+        if self.deliveries.len() >= options.max_leases && transition.deliveries.iter().any(is_new) {
+            return Err(CommitError::Full);
         }
         Ok(())
     }
@@ -244,6 +274,9 @@ impl Inner {
             self.write_lock(change);
         }
         let until = now.after(options.names_retained);
+        while self.names_expiring.len() > options.max_names {
+            self.forget_name();
+        }
         for name in transition.returned {
             self.remember(name, until, now).returned = true;
         }
@@ -261,19 +294,19 @@ impl Inner {
 
     fn write_transaction(&mut self, key: Key, mut transaction: Transaction) {
         let table = &mut self.transactions[shard(&key)];
-        let before = table.get(&key);
-        let (known, queued) = (before.is_some(), before.is_some_and(|before| before.expires().is_some()));
         if transaction.claims.is_empty() {
             // Nothing to remember; that money has moved is forgotten with the last identity.
             self.remembered -= usize::from(table.remove(&key).is_some());
             return;
         }
-        transaction.version += 1;
-        if let Some(expires) = transaction.expires().filter(|_| !queued) {
-            self.expiring.entry(expires.as_millis() / MINUTE + 1).or_default().push(key);
+        self.versions += 1;
+        transaction.version = self.versions;
+        let mut noted = table.get(&key).map_or(0, |kept| kept.noted);
+        if let Some(expires) = transaction.expires().filter(|_| noted == 0) {
+            noted = minute_after(expires);
+            self.expiring.entry(noted).or_default().push(key);
         }
-        table.insert(key, transaction);
-        self.remembered += usize::from(!known);
+        self.remembered += usize::from(table.insert(key, Kept { transaction, noted }).is_none());
     }
 
     fn write_delivery(&mut self, change: Change) {
@@ -318,6 +351,7 @@ impl Inner {
                 self.keep_lease(lease, until);
             }
             LockChange::Keep(lease, until) => self.keep_lease(lease, until),
+            LockChange::Names(lease) => self.locks.keep_names(lease),
         }
     }
 
@@ -355,52 +389,61 @@ impl Inner {
         }
     }
 
+    fn forget_name(&mut self) {
+        let Some((until, key)) = self.names_expiring.pop_front() else { return };
+        if self.names.get(&key).is_some_and(|remembered| remembered.until <= until) {
+            self.names.remove(&key);
+        }
+    }
+
     fn forget(&mut self, now: Timestamp, limit: usize, max_remembered: usize) -> bool {
         let mut left = limit;
-        while let Some((until, key)) = self.names_expiring.front().copied().filter(|(until, _)| *until <= now) {
+        while self.names_expiring.front().is_some_and(|(until, _)| *until <= now) {
             if left == 0 {
                 return true;
             }
             left -= 1;
-            self.names_expiring.pop_front();
-            if self.names.get(&key).is_some_and(|remembered| remembered.until <= until) {
-                self.names.remove(&key);
-            }
+            self.forget_name();
         }
         while left > 0 {
             let Some(mut bucket) = self.expiring.first_entry() else { return false };
-            let early = *bucket.key() * MINUTE > now.as_millis();
+            let minute = *bucket.key();
+            let early = u64::from(minute) * MINUTE > now.as_millis();
             if early && self.remembered <= max_remembered {
                 return false;
             }
             left -= 1;
             match bucket.get_mut().pop() {
-                Some(key) => self.forget_transaction(key, now, early),
+                Some(key) => self.forget_transaction(key, minute, now, early),
                 None => _ = bucket.remove(),
             }
         }
         true
     }
 
-    fn forget_transaction(&mut self, key: Key, now: Timestamp, early: bool) {
+    fn forget_transaction(&mut self, key: Key, minute: u32, now: Timestamp, early: bool) {
         let table = &mut self.transactions[shard(&key)];
-        let Some(transaction) = table.get_mut(&key) else { return };
+        // A note that outlived its transaction, which has come back since and has a note of its own.
+        let Some(kept) = table.get_mut(&key).filter(|kept| kept.noted == minute) else { return };
+        let transaction = &mut kept.transaction;
         let before = transaction.claims.len();
         transaction.forget_expired(if early { Timestamp::NEVER } else { now });
         // What was decided on the longer list is decided again.
-        transaction.version += 1;
+        self.versions += 1;
+        transaction.version = self.versions;
         if early && transaction.claims.len() < before {
             self.evicted += 1;
         }
-        if transaction.claims.is_empty() {
+        kept.noted = transaction.expires().map_or(0, minute_after);
+        if kept.noted != 0 {
+            self.expiring.entry(kept.noted).or_default().push(key);
+        } else if transaction.claims.is_empty() {
             table.remove(&key);
             self.remembered -= 1;
             // Memory goes back as the table empties, a shard at a time.
             if table.capacity() > 64 && table.len() * 8 < table.capacity() {
                 table.shrink_to(table.len() * 2);
             }
-        } else if let Some(expires) = transaction.expires() {
-            self.expiring.entry(expires.as_millis() / MINUTE + 1).or_default().push(key);
         }
     }
 }

@@ -23,11 +23,13 @@ pub struct LeaseId(pub u64);
 pub struct Kind(u64);
 
 impl Kind {
-    /// The kind with this name. Names of kinds come from the configuration and the providers, not from callers.
+    /// The kind with this name, given in two pieces. Names of kinds come from the configuration and the providers, not
+    /// from callers.
     #[must_use]
-    pub fn named(name: &str) -> Self {
+    pub fn named(name: [&str; 2]) -> Self {
         // FNV-1a; a vocabulary of a few dozen words needs no more.
-        Self(name.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3)))
+        let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+        Self(name.into_iter().flat_map(str::bytes).fold(0xcbf2_9ce4_8422_2325, step))
     }
 }
 
@@ -41,11 +43,12 @@ pub struct LockName {
 }
 
 impl LockName {
-    /// The name of `value` among the `kind`s of names at `upstream`.
+    /// The name of `value` among the names of a kind, which is given in two pieces, at `upstream`.
     #[must_use]
-    pub fn new(upstream: &str, kind: &str, value: &str) -> Self {
-        let key = Key::of("lock").part("upstream", upstream).part("kind", kind).part("value", value).finish();
-        Self { kind: Kind::named(kind), key }
+    pub fn new(upstream: &str, kind: [&str; 2], value: &str) -> Self {
+        let kind = Kind::named(kind);
+        let key = Key::of("lock").part("upstream", upstream).part("kind", kind.0.to_be_bytes()).part("value", value);
+        Self { kind, key: key.finish() }
     }
 }
 
@@ -196,6 +199,17 @@ impl Table {
         }
     }
 
+    /// Keeps nothing but the names: whoever has none of them is no longer shut out. One that has the whole upstream
+    /// keeps it, for it has no names.
+    pub fn keep_names(&mut self, lease: LeaseId) {
+        self.vacate(lease);
+        let Some(ticket) = self.tickets.get(&lease) else { return };
+        let class = &mut self.classes[ticket.class];
+        if let Some(moment) = ticket.granted.filter(|_| !class.exclusive) {
+            class.holders.remove(&moment);
+        }
+    }
+
     /// Grants whatever can be granted now, in order, and says what.
     pub fn advance(&mut self, granted: &mut Vec<LeaseId>) {
         while self.taken < self.places {
@@ -328,7 +342,7 @@ mod tests {
     }
 
     fn claimed(channel: Channel, names: &[(&str, &str)]) -> Claimed {
-        let names: Vec<LockName> = names.iter().map(|(kind, value)| LockName::new("app", kind, value)).collect();
+        let names: Vec<LockName> = names.iter().map(|(kind, value)| LockName::new("app", [kind, ""], value)).collect();
         Claimed { channel, kinds: names.iter().map(|name| name.kind).collect(), names, exclusive: false }
     }
 
@@ -441,7 +455,7 @@ mod tests {
     fn a_batch_with_one_unjoined_event_is_kept_from_the_other_channel() {
         let mut door = Door::new();
         let mut batch = webhook(&[("reference", "1"), ("payment_hash", "h1"), ("reference", "2")]);
-        batch.kinds = vec![Kind::named("reference")];
+        batch.kinds = vec![Kind::named(["reference", ""])];
         let batch = door.comes(&batch);
         let payer = door.comes(&back(&[("payment_hash", "h2")]));
         assert!(!door.0.holds(payer), "it may be the payer of the event that has no hash");
@@ -481,6 +495,21 @@ mod tests {
         assert_eq!(granted, [other]);
         assert_eq!(door.leaves(other), []);
         assert_eq!(door.leaves(a), [same]);
+    }
+
+    #[test]
+    fn what_waits_for_a_person_stands_in_the_way_of_its_own_names_only() {
+        let mut door = Door(Table::new(1), 0);
+        let review = door.comes(&webhook(&[("reference", "1")]));
+        let same = door.comes(&webhook(&[("reference", "1")]));
+        let payer = door.comes(&back(&[("payment_hash", "h")]));
+        door.0.keep_names(review);
+        let mut granted = Vec::new();
+        door.0.advance(&mut granted);
+        assert_eq!(granted, [payer]);
+        assert_eq!(door.leaves(payer), []);
+        assert_eq!(door.leaves(review), [same]);
+        assert!(door.leaves(same).is_empty() && door.0.is_empty());
     }
 
     #[derive(Clone, Debug)]
@@ -525,7 +554,7 @@ mod tests {
                     Step::Comes { hook, reference, hash, exclusive } => {
                         let names = [reference.map(|n| ("reference", n)), hash.map(|n| ("payment_hash", n))];
                         let names = names.into_iter().flatten()
-                            .map(|(kind, n)| LockName::new("app", kind, &n.to_string())).collect::<Vec<_>>();
+                            .map(|(kind, n)| LockName::new("app", [kind, ""], &n.to_string())).collect::<Vec<_>>();
                         let channel = if hook { Channel::Webhook } else { Channel::Return };
                         let kinds = names.iter().map(|name| name.kind).collect();
                         let claimed = Claimed { channel, names, kinds, exclusive };

@@ -220,6 +220,15 @@ impl Delivery {
         }
     }
 
+    /// Whether those who wait on it will be told of an end without anybody doing anything.
+    #[must_use]
+    pub const fn is_under_way(&self) -> bool {
+        match self.phase {
+            Phase::Held { .. } | Phase::Queued | Phase::InFlight { .. } => true,
+            Phase::Unknown { .. } | Phase::Retrying { .. } | Phase::Review { .. } => false,
+        }
+    }
+
     /// The word for the phase, in logs and history.
     #[must_use]
     pub const fn phase_name(&self) -> &'static str {

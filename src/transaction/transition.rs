@@ -142,6 +142,8 @@ pub enum LockChange {
     Linger(LeaseId, Timestamp),
     /// Keep everything until then: the app may still be at work on it.
     Keep(LeaseId, Timestamp),
+    /// Keep the names until it is given back, and stand in nobody else's way: it waits for a person.
+    Names(LeaseId),
 }
 
 /// A delivery as it shall be.
@@ -350,9 +352,9 @@ fn find(view: &View, event: &Arriving, now: Timestamp) -> Finding {
     match &claim.fate {
         Fate::Pending(id) => match view.delivery(*id) {
             None => found(Decision::First, Course::Unremembered, "its delivery is gone"),
-            Some(delivery) => find_pending(delivery, event, now),
+            Some(delivery) => find_pending(delivery, claim, event, now),
         },
-        Fate::Settled { .. } if event.verified && keys.told != 0 && claim.told != 0 && keys.told != claim.told => {
+        Fate::Settled { .. } if contradicts(event, claim) => {
             found(Decision::Conflict, Course::Unremembered, "the same event tells another state than before")
         }
         Fate::Settled { answer, .. } => Finding {
@@ -400,9 +402,19 @@ fn find_new(transaction: Option<&Transaction>, event: &Arriving, now: Timestamp)
     Finding { decision, course: Course::Unremembered, why, trailing: false }
 }
 
-fn find_pending(delivery: &Delivery, event: &Arriving, now: Timestamp) -> Finding {
+/// Whether a known event tells, vouched for, another state than before. One that is the same by its reference alone is
+/// expected to.
+fn contradicts(event: &Arriving, claim: &Claim) -> bool {
+    let keys = &event.identified;
+    event.verified && !keys.windowed && keys.told != 0 && claim.told != 0 && keys.told != claim.told
+}
+
+fn find_pending(delivery: &Delivery, claim: &Claim, event: &Arriving, now: Timestamp) -> Finding {
     let policy = &delivery.letter.policy;
     let (course, why) = match delivery.phase {
+        Phase::Held { .. } | Phase::Queued | Phase::InFlight { .. } if contradicts(event, claim) => {
+            (Course::Again(delivery.id), "the same event tells another state than the one on its way")
+        }
         Phase::Held { .. } => (Course::Wait(delivery.id), "met another in the hold"),
         Phase::Queued => (Course::Wait(delivery.id), "another waits for its turn"),
         Phase::InFlight { .. } => (Course::Wait(delivery.id), "another is in the app"),
@@ -437,8 +449,8 @@ fn deliver(
 ) -> (Decided, Transition) {
     let policy = Arc::clone(&arrival.events[chosen].policy);
     let shadow = policy.shadow;
-    // In shadow it is on its way already; else the first byte opens the window.
-    let window_ends = if shadow { now.after(policy.collapse_window) } else { Timestamp::EPOCH };
+    // In shadow nobody says when the first byte goes.
+    let opened = if shadow { now.after(policy.collapse_window) } else { Timestamp::EPOCH };
     let mut transition = Transition::default();
     let mut decisions = Vec::with_capacity(findings.len());
     for (event, finding) in arrival.events.iter().zip(findings) {
@@ -457,7 +469,7 @@ fn deliver(
             identity: keys.identity,
             fate: Fate::Pending(arrival.id),
             told: keys.told,
-            window: keys.windowed.then(|| Box::new(Window { until: window_ends, next: None })),
+            window: keys.windowed.then(|| Box::new(Window { until: opened, next: None })),
         });
         transition.history.push(Line {
             at: now,
@@ -465,6 +477,9 @@ fn deliver(
             delivery: arrival.id,
             what: finding.decision.as_str(),
         });
+        if finding.decision == Decision::Conflict {
+            transition.effects.push(Effect::Alarm(arrival.id, finding.why));
+        }
     }
     let why = findings[chosen].why;
     let phase = if shadow {
@@ -536,11 +551,18 @@ fn follow_up(view: &View, event: &Arriving, arrival: &Arrival, now: Timestamp, t
     let transaction = writable(view, &mut transition.transactions, keys.transaction);
     let Some(window) = transaction.claim_mut(keys.identity).and_then(|claim| claim.window.as_mut()) else { return };
     window.next = Some(arrival.next);
-    let phase = Phase::Held { until: window.until.max(now) };
+    let until = window.until.max(now);
+    transition.history.push(Line { at: now, transaction: keys.transaction, delivery: arrival.next, what: "trailing" });
+    // One delivery follows for the whole of a batch, when the last of its windows ends.
+    if let Some(Change::Put(Delivery { phase: Phase::Held { until: sooner }, .. })) = transition.deliveries.first_mut()
+    {
+        *sooner = until.max(*sooner);
+        return;
+    }
+    let phase = Phase::Held { until };
     let next =
         Delivery { owed: true, ..new_delivery(arrival.next, arrival.clone(), Arc::clone(&event.policy), phase, now) };
     transition.deliveries.push(Change::Put(next));
-    transition.history.push(Line { at: now, transaction: keys.transaction, delivery: arrival.next, what: "trailing" });
 }
 
 /// Decides whatever comes back from the world about the delivery `id`.
@@ -561,7 +583,10 @@ pub fn apply(view: &View, id: LeaseId, input: Input, now: Timestamp) -> Result<T
         (Input::Due, Phase::Queued | Phase::Review { .. }) => return Err(Refused::OutOfTurn),
         (Input::Sending, Phase::Queued) => step.sending(),
         (Input::Sending, _) => return Err(Refused::OutOfTurn),
-        (Input::Ended { ending: Ending::NotSent(why), .. }, Phase::Queued) => step.failed(Ending::NotSent(why)),
+        // A try that never began is the one after the last that did.
+        (Input::Ended { attempt, ending: Ending::NotSent(why) }, Phase::Queued) if attempt == delivery.attempts + 1 => {
+            step.failed(Ending::NotSent(why));
+        }
         (Input::Ended { attempt, .. }, _) if attempt != delivery.attempts => return Err(Refused::Fenced),
         (Input::Ended { ending, .. }, Phase::InFlight { .. }) => match ending {
             Ending::Accepted(answer) => step.accepted(&answer),
@@ -571,6 +596,8 @@ pub fn apply(view: &View, id: LeaseId, input: Input, now: Timestamp) -> Result<T
         // The sender was taken for dead and was not: its outcome is still the truth about this try.
         (Input::Ended { ending: Ending::Accepted(answer), .. }, Phase::Unknown { .. }) => step.accepted(&answer),
         (Input::Ended { .. }, _) => return Err(Refused::Fenced),
+        // The app may still be at work on it: two at a time are worse than a person who comes again after `quiet`.
+        (Input::Act(Act::Resend), Phase::Unknown { .. }) => return Err(Refused::OutOfTurn),
         (Input::Act(act), Phase::Unknown { .. } | Phase::Review { .. } | Phase::Retrying { .. }) => step.act(act),
         (Input::Act(_), _) => return Err(Refused::OutOfTurn),
     }
@@ -623,18 +650,34 @@ impl Step<'_> {
             .collect()
     }
 
+    fn is_claimed(&self) -> bool {
+        self.delivery.letter.events.iter().any(|event| {
+            let claim = self.view.transaction(event.transaction).and_then(|t| t.claim(event.identity));
+            claim.is_some_and(|claim| claim.is_pending_in(self.delivery.id))
+        })
+    }
+
     fn follows_another(&self) -> bool {
         !self.predecessors().is_empty()
     }
 
     fn hold_over(&mut self) {
+        let id = self.delivery.id;
         let predecessors = self.predecessors();
         if predecessors.iter().any(|(.., fate)| matches!(fate, Fate::Pending(_))) {
-            // The window is over and the first one is still under way: its end will set this one going.
+            // The window is over and the first one is still under way: its end will set this one going. Written over
+            // its version, so that an end that comes just now is not missed.
+            for (transaction, ..) in predecessors {
+                self.transaction(transaction);
+            }
             self.put(Phase::Held { until: Timestamp::NEVER });
             return;
         }
-        let id = self.delivery.id;
+        if predecessors.is_empty() && !self.is_claimed() {
+            // All whom it stood for have heard of a failure.
+            self.note("dropped");
+            return self.remove();
+        }
         for (transaction, identity, _) in predecessors {
             if let Some(claim) = self.transaction(transaction).claim_mut(identity) {
                 *claim = Claim { fate: Fate::Pending(id), window: Some(Box::new(OPEN)), ..claim.clone() };
@@ -699,11 +742,16 @@ impl Step<'_> {
             let expires = claim.window.as_ref().map_or(retained, |window| window.until);
             claim.fate = Fate::Settled { answer: Arc::clone(answer), expires };
             if let Some(follower) = follower.filter(|next| next.phase == Phase::Held { until: Timestamp::NEVER }) {
-                claim.fate = Fate::Pending(follower.id);
-                claim.window = Some(Box::new(OPEN));
-                queue(self.view, &follower, &mut self.out);
-                self.out.deliveries.push(Change::Put(Delivery { phase: Phase::Queued, ..follower }));
+                self.look_again(follower);
             }
+        }
+    }
+
+    /// A follower whose window is over looks anew whether it may go.
+    fn look_again(&mut self, follower: Delivery) {
+        let phase = Phase::Held { until: self.now };
+        if !self.out.deliveries.iter().any(|change| matches!(change, Change::Put(put) if put.id == follower.id)) {
+            self.out.deliveries.push(Change::Put(Delivery { phase, ..follower }));
         }
     }
 
@@ -750,12 +798,16 @@ impl Step<'_> {
         self.view.delivery(next)
     }
 
-    /// All whom a follower stands for waited on this delivery and hear of its failure: theirs is the retry.
+    /// All whom a follower stands for waited on this delivery and hear of its failure: theirs is the retry. One that
+    /// follows others too finds out by itself whether anybody is left.
     fn drop_followers(&mut self) {
         for event in &self.delivery.letter.clone().events {
-            let Some(next) = self.follower(event) else { continue };
-            let change = Change::Remove(next.id, next.version);
-            self.out.deliveries.push(change);
+            let Some(next) = self.follower(event).cloned() else { continue };
+            if next.letter.events.len() == 1 {
+                self.out.deliveries.push(Change::Remove(next.id, next.version));
+            } else if next.phase == (Phase::Held { until: Timestamp::NEVER }) {
+                self.look_again(next);
+            }
             let claim = self.transaction(event.transaction).claim_mut(event.identity);
             if let Some(window) = claim.and_then(|claim| claim.window.as_mut()) {
                 window.next = None;
@@ -777,14 +829,15 @@ impl Step<'_> {
             return self.forget();
         }
         match letter.policy.on_unknown {
-            OnUnknown::Resend => {
+            OnUnknown::Resend if !self.attempted_enough() => {
                 self.out.locks.push(LockChange::Requeue(id, letter.claimed.clone()));
                 self.put(Phase::Queued);
             }
-            OnUnknown::Review => {
+            // What is resent without end may be what the app dies of.
+            OnUnknown::Resend | OnUnknown::Review => {
                 let change = match letter.policy.order {
                     Order::Passing => LockChange::Release(id),
-                    Order::Strict => LockChange::Linger(id, Timestamp::NEVER),
+                    Order::Strict => LockChange::Names(id),
                 };
                 self.out.locks.push(change);
                 self.out.effects.push(Effect::Alarm(id, "it is unknown whether the app got it"));
@@ -805,7 +858,11 @@ impl Step<'_> {
             Act::Settle | Act::Discard => {
                 self.note(if act == Act::Settle { "settle" } else { "discard" });
                 let nothing = Answer { status: http::StatusCode::OK, content_type: None, body: None };
-                self.out.locks.push(LockChange::Release(id));
+                self.out.locks.push(match self.delivery.phase {
+                    // Whatever is decided about it, the app may still be at work on it.
+                    Phase::Unknown { since } => LockChange::Keep(id, since.after(self.delivery.letter.policy.quiet)),
+                    _ => LockChange::Release(id),
+                });
                 self.settle(&Arc::new(nothing));
             }
         }
