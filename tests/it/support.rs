@@ -11,7 +11,7 @@ pub mod wire;
 pub use self::{
     app::App,
     gate::Gate,
-    office::{Office, Visit},
+    office::Office,
     shop::Shop,
     standing::{Standing, Told},
     wire::Wire,
