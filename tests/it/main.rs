@@ -1,8 +1,13 @@
 //! The integration tests, in one binary so that they are linked once; each file is named as the part it tests.
 
+#![allow(clippy::unwrap_used, reason = "what fails here fails a test")]
+
 mod admin;
 mod demo;
 mod dialect;
+mod gate;
 mod passthrough;
+mod returns;
 mod support;
 mod telemetry;
+mod webhooks;
