@@ -17,10 +17,13 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use dashmap::DashMap;
-use http::{HeaderMap, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::Body;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::{
+    sync::{Notify, oneshot, watch},
+    time::Instant,
+};
 
 use crate::{
     callback::{Answer, Channel, Key},
@@ -46,11 +49,12 @@ pub trait App: Send + Sync + 'static {
     /// Opens a connection, or takes one that is surely alive. Nothing has been sent when this fails; says why.
     fn connect(&self) -> impl Future<Output = Result<Self::Connection, String>> + Send;
 
-    /// Sends one request and returns the head of its answer.
+    /// Sends one request and returns the head of its answer, which may take `limit`.
     fn send(
         &self,
         connection: Self::Connection,
         request: Request<Bytes>,
+        limit: Duration,
     ) -> impl Future<Output = Result<Response<Self::Body>, SendError>> + Send;
 }
 
@@ -63,6 +67,9 @@ pub enum SendError {
     /// The app may have read some or all of it.
     #[error("{0}")]
     Unknown(String),
+    /// The answer did not come in time, and the app may have read all of it.
+    #[error("no answer in time")]
+    TooSlow,
 }
 
 impl App for Arc<Upstream> {
@@ -77,11 +84,23 @@ impl App for Arc<Upstream> {
         &self,
         connection: Self::Connection,
         request: Request<Bytes>,
+        limit: Duration,
     ) -> Result<Response<Self::Body>, SendError> {
-        connection.send(request.map(Payload::full)).await.map_err(|error| match error {
+        connection.within(limit).send(request.map(Payload::full)).await.map_err(|error| match error {
             upstream::SendError::NotSent { cause, .. } => SendError::NotSent(cause.to_string()),
+            upstream::SendError::Unknown(upstream::Unknown::Timeout(_)) => SendError::TooSlow,
             upstream::SendError::Unknown(error) => SendError::Unknown(error.to_string()),
         })
+    }
+}
+
+impl From<SendError> for Ending {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::NotSent(why) => Self::NotSent(why),
+            SendError::Unknown(why) => Self::Unknown(why, None),
+            SendError::TooSlow => Self::Unknown(TOO_SLOW.to_owned(), None),
+        }
     }
 }
 
@@ -99,6 +118,8 @@ pub struct Heard {
 pub struct Full {
     /// The header fields as the app sent them.
     pub headers: HeaderMap,
+    /// The body; empty where it was too large.
+    pub body: Bytes,
     /// What others may hear of it too.
     pub answer: Arc<Answer>,
 }
@@ -191,16 +212,30 @@ impl<S: Store, A: App> Dispatch<S, A> {
     /// # Errors
     ///
     /// Those of [`Store::commit`]; nothing has changed then.
-    pub async fn commit(self: &Arc<Self>, mut transition: Transition) -> Result<(), CommitError> {
+    pub async fn commit(self: &Arc<Self>, transition: Transition) -> Result<(), CommitError> {
+        self.commit_for(None, transition).await.map(drop)
+    }
+
+    /// The same for who owns the lease `own`: whether it was granted is told, and nothing else is set going for it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::commit`].
+    pub async fn commit_for(
+        self: &Arc<Self>,
+        own: Option<LeaseId>,
+        mut transition: Transition,
+    ) -> Result<bool, CommitError> {
         let effects = std::mem::take(&mut transition.effects);
         let due = earliest(&transition);
         let held = newly_held(&transition);
-        let started = tokio::time::Instant::now();
+        let started = Instant::now();
+        let now = self.clock.at(started);
         // Before the commit, for after it the delivery may be gone before it is noted.
         if let Some((id, letter)) = &held {
             self.note_held(*id, &letter.claimed);
         }
-        let committed = self.store.commit(transition, self.clock.now()).await;
+        let committed = self.store.commit(transition, now).await;
         if let (Err(_), Some((id, letter))) = (&committed, &held) {
             self.unhold(*id, letter);
         }
@@ -209,14 +244,19 @@ impl<S: Store, A: App> Dispatch<S, A> {
         self.arm(due);
         for effect in effects {
             match effect {
-                Effect::Tell(id, ending) => self.tell(id, ending, None),
+                Effect::Tell(id, ending) => self.tell(id, || Heard { ending, full: None }),
                 Effect::Alarm(id, why) => tracing::error!(delivery = id.0, why, "a delivery needs a person"),
             }
         }
+        let mut own_granted = false;
         for lease in granted {
-            self.granted(lease);
+            if Some(lease) == own {
+                own_granted = true;
+            } else {
+                self.granted(lease);
+            }
         }
-        Ok(())
+        Ok(own_granted)
     }
 
     fn granted(self: &Arc<Self>, lease: LeaseId) {
@@ -228,7 +268,7 @@ impl<S: Store, A: App> Dispatch<S, A> {
             }
             None => {
                 let dispatch = Arc::clone(self);
-                tokio::spawn(async move { dispatch.attempt(lease).await });
+                tokio::spawn(async move { drop(dispatch.attempt(lease).await) });
             }
         }
     }
@@ -293,14 +333,19 @@ impl<S: Store, A: App> Dispatch<S, A> {
         (!full).then_some(waiter)
     }
 
+    /// Whether one more caller may wait.
+    pub fn has_room(&self) -> bool {
+        self.waiting() < self.options.max_waiters
+    }
+
     /// How many callers wait.
     pub fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    fn tell(&self, id: LeaseId, ending: Ending, full: Option<Full>) {
+    fn tell(&self, id: LeaseId, heard: impl FnOnce() -> Heard) {
         if let Some((_, sender)) = self.waiters.remove(&id) {
-            sender.send_replace(Some(Arc::new(Heard { ending, full })));
+            sender.send_replace(Some(Arc::new(heard())));
         }
     }
 
@@ -317,7 +362,7 @@ impl<S: Store, A: App> Dispatch<S, A> {
         self: &Arc<Self>,
         id: LeaseId,
         input: &Input,
-        full: Option<Full>,
+        heard: Option<&Heard>,
     ) -> Result<Delivery, StepError> {
         for _ in 0..MOST_CONFLICTS {
             let now = self.clock.now();
@@ -331,7 +376,7 @@ impl<S: Store, A: App> Dispatch<S, A> {
             match self.commit(transition).await {
                 Ok(()) => {
                     if let Some(Effect::Tell(_, ending)) = told {
-                        self.tell(id, ending, full);
+                        self.tell(id, || heard.cloned().unwrap_or(Heard { ending, full: None }));
                     }
                     return Ok(after);
                 }
@@ -342,17 +387,18 @@ impl<S: Store, A: App> Dispatch<S, A> {
         Err(CommitError::Conflict.into())
     }
 
-    /// One try of a delivery whose lease has been granted.
-    async fn attempt(self: Arc<Self>, id: LeaseId) {
+    /// One try of a delivery whose lease has been granted. Says what came of it, unless somebody else was before us.
+    pub async fn attempt(self: Arc<Self>, id: LeaseId) -> Option<Heard> {
         let mut guard = Unfinished { dispatch: Some(Arc::clone(&self)), id, attempt: 1, begun: false };
         let now = self.clock.now();
         let delivery = match self.store.load(Want::Delivery(id), now).await {
-            Ok(view) => view.delivery(id).filter(|delivery| delivery.phase == Phase::Queued).cloned(),
-            Err(error) => return guard.fail(SendError::NotSent(error.to_string())).await,
+            Ok(view) => view.deliveries.into_iter().find(|known| known.id == id && known.phase == Phase::Queued),
+            Err(error) => return Box::pin(guard.fail(Ending::NotSent(error.to_string()))).await,
         };
         let Some(delivery) = delivery else {
             guard.disarm();
-            return self.give_back(id);
+            self.give_back(id);
+            return None;
         };
         guard.attempt = delivery.attempts + 1;
         let letter = &delivery.letter;
@@ -362,46 +408,51 @@ impl<S: Store, A: App> Dispatch<S, A> {
         self.metrics.observe_lock_wait(Channel::Webhook, waited.saturating_sub(letter.policy.hold));
         let connection = match self.app.connect().await {
             Ok(connection) => connection,
-            Err(why) => return guard.fail(SendError::NotSent(why)).await,
+            Err(why) => return Box::pin(guard.fail(Ending::NotSent(why))).await,
         };
         let sent = match self.step(id, &Input::Sending).await {
             Ok(delivery) => delivery,
             Err(error) => {
                 tracing::warn!(delivery = id.0, %error, "not sent");
-                return match error {
-                    StepError::Commit(CommitError::Store(_)) => guard.fail(SendError::NotSent(error.to_string())).await,
-                    _ => guard.disarm(),
-                };
+                if let StepError::Commit(CommitError::Store(_)) = error {
+                    return Box::pin(guard.fail(Ending::NotSent(error.to_string()))).await;
+                }
+                guard.disarm();
+                return None;
             }
         };
         (guard.attempt, guard.begun) = (sent.attempts, true);
-        let started = tokio::time::Instant::now();
+        let started = Instant::now();
         let heard = self.exchange(connection, &letter.request, &letter.policy).await;
         self.metrics.count_delivery(letter.provider, heard.ending.as_str());
         self.metrics.delivery_seconds.observe(started.elapsed().as_secs_f64());
         guard.disarm();
-        self.end(id, sent.attempts, heard.ending, heard.full).await;
+        Some(self.end(id, sent.attempts, heard).await)
     }
 
     /// Sends a request and reads the answer whole, within the time limit; says what came of it.
     pub async fn exchange(&self, connection: A::Connection, request: &StoredRequest, policy: &Policy) -> Heard {
-        let exchange = async { self.read_whole(self.app.send(connection, request.to_http()).await?).await };
-        let ending = match tokio::time::timeout(policy.timeout, exchange).await {
-            Ok(Ok(full)) => return Heard { ending: self.classify(&full.answer, policy), full: Some(full) },
-            Ok(Err(SendError::NotSent(why))) => Ending::NotSent(why),
-            Ok(Err(SendError::Unknown(why))) => Ending::Unknown(why, None),
-            Err(_) => Ending::Unknown(TOO_SLOW.to_owned(), None),
+        let started = Instant::now();
+        let deadline = started + policy.timeout;
+        let exchange = async {
+            let response = self.app.send(connection, request.to_http(), policy.timeout).await?;
+            self.read_whole(response, deadline).await
+        };
+        let ending = match exchange.await {
+            Ok(full) => return Heard { ending: self.classify(&full.answer, policy), full: Some(full) },
+            Err(error) => error.into(),
         };
         Heard { ending, full: None }
     }
 
-    /// Reads an answer whole; one that is too large loses its body.
-    async fn read_whole(&self, response: Response<A::Body>) -> Result<Full, SendError> {
+    /// Reads an answer whole, until the deadline; one that is too large loses its body.
+    async fn read_whole(&self, response: Response<A::Body>, deadline: Instant) -> Result<Full, SendError> {
         let (head, body) = response.into_parts();
-        let body = read(body, self.options.max_answer).await.map_err(SendError::Unknown)?;
-        let content_type = head.headers.get(header::CONTENT_TYPE).map(|value| value.as_bytes().into());
-        let answer = self.answers.intern(Answer { status: head.status, content_type, body });
-        Ok(Full { headers: head.headers, answer })
+        let body = tokio::time::timeout_at(deadline, read(body, self.options.max_answer)).await;
+        let body = body.map_err(|_| SendError::TooSlow)?.map_err(SendError::Unknown)?;
+        let content_type = head.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+        let answer = self.answers.intern(head.status, content_type, body.as_deref());
+        Ok(Full { headers: head.headers, body: body.unwrap_or_default(), answer })
     }
 
     fn classify(&self, answer: &Arc<Answer>, policy: &Policy) -> Ending {
@@ -416,18 +467,16 @@ impl<S: Store, A: App> Dispatch<S, A> {
         Ending::Accepted(if large { Arc::new(Answer { body: None, ..(**answer).clone() }) } else { Arc::clone(answer) })
     }
 
-    async fn end(self: &Arc<Self>, id: LeaseId, attempt: u32, ending: Ending, full: Option<Full>) {
-        let input = Input::Ended { attempt, ending };
-        if let Err(error) = self.step_with(id, &input, full.clone()).await {
-            let Input::Ended { ending, .. } = input else { return };
-            tracing::error!(delivery = id.0, %error, outcome = ending.as_str(), "an outcome could not be recorded");
-            if matches!(error, StepError::Refused(Refused::Fenced)) {
-                // Whoever waits now waits on a later try, and hears of that.
-                return;
+    async fn end(self: &Arc<Self>, id: LeaseId, attempt: u32, heard: Heard) -> Heard {
+        let input = Input::Ended { attempt, ending: heard.ending.clone() };
+        if let Err(error) = self.step_with(id, &input, Some(&heard)).await {
+            tracing::error!(delivery = id.0, %error, outcome = heard.ending.as_str(), "an outcome could not be recorded");
+            // The callers shall not wait for what can't be recorded; but whoever waits on a later try hears of that.
+            if !matches!(error, StepError::Refused(Refused::Fenced)) {
+                self.tell(id, || heard.clone());
             }
-            // The callers shall not wait for what can't be recorded.
-            self.tell(id, ending, full);
         }
+        heard
     }
 
     /// A held delivery can be found by its names.
@@ -559,18 +608,24 @@ fn after(view: &View, transition: &Transition, id: LeaseId) -> Result<Delivery, 
 async fn read<B: Body<Data = Bytes, Error: Display> + Unpin>(
     mut body: B,
     limit: usize,
-) -> Result<Option<Box<[u8]>>, String> {
+) -> Result<Option<Bytes>, String> {
+    let mut first = Bytes::new();
     let mut whole = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| format!("the answer broke off: {error}"))?;
-        if let Ok(data) = frame.into_data() {
-            if whole.len() + data.len() > limit {
-                return Ok(None);
-            }
+        let Ok(data) = frame.into_data() else { continue };
+        if first.len() + whole.len() + data.len() > limit {
+            return Ok(None);
+        }
+        if first.is_empty() && whole.is_empty() {
+            // Most answers come in one piece, and are not copied.
+            first = data;
+        } else {
+            whole.extend_from_slice(&std::mem::take(&mut first));
             whole.extend_from_slice(&data);
         }
     }
-    Ok(Some(whole[..].into()))
+    Ok(Some(if whole.is_empty() { first } else { whole.freeze() }))
 }
 
 /// Why a step was not taken.
@@ -630,32 +685,22 @@ impl<S: Store, A: App> Unfinished<S, A> {
         self.dispatch = None;
     }
 
-    /// What ends the try with this outcome; nothing guards it any more.
-    fn fail(&mut self, error: SendError) -> impl Future<Output = ()> + Send + use<S, A> {
-        let dispatch = self.dispatch.take();
+    async fn fail(mut self, ending: Ending) -> Option<Heard> {
+        let dispatch = self.dispatch.take()?;
         let (id, attempt) = (self.id, self.attempt);
-        let ending = match error {
-            SendError::NotSent(why) => Ending::NotSent(why),
-            SendError::Unknown(why) => Ending::Unknown(why, None),
-        };
-        async move {
-            if let Some(dispatch) = dispatch {
-                dispatch.end(id, attempt, ending, None).await;
-            }
-        }
+        Some(dispatch.end(id, attempt, Heard { ending, full: None }).await)
     }
 }
 
 impl<S: Store, A: App> Drop for Unfinished<S, A> {
     fn drop(&mut self) {
-        if self.dispatch.is_none() {
-            return;
-        }
-        let why = "the task that sent it ended early";
-        let error = if self.begun { SendError::Unknown(why.to_owned()) } else { SendError::NotSent(why.to_owned()) };
-        // A runtime that ends drops what is spawned: this must not come back here.
+        let Some(dispatch) = self.dispatch.take() else { return };
+        let why = "the task that sent it ended early".to_owned();
+        let ending = if self.begun { Ending::Unknown(why, None) } else { Ending::NotSent(why) };
+        let (id, attempt) = (self.id, self.attempt);
+        // Not a guard again: a runtime that goes down drops at once what is spawned, and would do so without end.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(self.fail(error));
+            runtime.spawn(async move { drop(dispatch.end(id, attempt, Heard { ending, full: None }).await) });
         }
     }
 }
@@ -673,12 +718,16 @@ impl Default for Interner {
 }
 
 impl Interner {
-    fn intern(&self, answer: Answer) -> Arc<Answer> {
-        let slot = (self.hasher.hash_one(&answer) % 64) as usize;
+    fn intern(&self, status: StatusCode, content_type: Option<&[u8]>, body: Option<&[u8]>) -> Arc<Answer> {
+        let slot = (self.hasher.hash_one((status, content_type, body)) % 64) as usize;
         let mut slot = self.slots[slot].lock().unwrap_or_else(PoisonError::into_inner);
-        match slot.as_ref().filter(|known| ***known == answer) {
-            Some(known) => Arc::clone(known),
-            None => Arc::clone(slot.insert(Arc::new(answer))),
+        let same = |known: &&Arc<Answer>| {
+            known.status == status && known.content_type.as_deref() == content_type && known.body.as_deref() == body
+        };
+        if let Some(known) = slot.as_ref().filter(same) {
+            return Arc::clone(known);
         }
+        let answer = Answer { status, content_type: content_type.map(Into::into), body: body.map(Into::into) };
+        Arc::clone(slot.insert(Arc::new(answer)))
     }
 }

@@ -10,7 +10,10 @@ use std::{net::IpAddr, sync::Arc};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Response, StatusCode, Uri,
-    header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, RETRY_AFTER},
+    header::{
+        CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER, TE, TRAILER, TRANSFER_ENCODING,
+        UPGRADE,
+    },
 };
 use tokio::time::Instant;
 
@@ -111,7 +114,7 @@ impl<S: Store, A: App> Intake<S, A> {
     pub async fn handle(self: Arc<Self>, route: Route, received: Received) -> Reply<A::Body> {
         match route.channel {
             Channel::Webhook => self.webhook(&route, received).await,
-            Channel::Return => self.back(&route, received).await,
+            Channel::Return => Box::pin(self.back(&route, received)).await,
         }
     }
 
@@ -122,7 +125,7 @@ impl<S: Store, A: App> Intake<S, A> {
         self.dispatch.metrics.count_joined(reading.joined_by());
         if let Some((decision, treatment, why)) = refused(&reading) {
             line.decision(decision, why);
-            return self.treat(&reading, received, decision, treatment, line).await;
+            return Box::pin(self.treat(&reading, received, decision, treatment, line)).await;
         }
         let request = Arc::new(StoredRequest {
             method: received.method,
@@ -151,17 +154,21 @@ impl<S: Store, A: App> Intake<S, A> {
             transition.links = reading.links();
             // In shadow a delivery is there to be counted; this one request records its outcome.
             let seen = (!transition.deliveries.is_empty()).then_some(id);
-            line.decisions(&decided.decisions, decided.why);
+            line.decisions(decided.decisions, decided.why);
             let waiter = match &decided.course {
-                Course::Deliver(id) | Course::Wait(id) | Course::Again(id) => match self.dispatch.wait_on(*id) {
+                Course::Wait(id) | Course::Again(id) => match self.dispatch.wait_on(*id) {
                     Some(waiter) => Some(waiter),
                     None => return self.overflow(line, "too many callers wait already"),
                 },
+                Course::Deliver(_) if !self.dispatch.has_room() => {
+                    return self.overflow(line, "too many callers wait already");
+                }
                 _ => None,
             };
+            let mut granted = false;
             if !is_nothing(&transition) {
-                match self.dispatch.commit(transition).await {
-                    Ok(()) => {}
+                match self.dispatch.commit_for(Some(id), transition).await {
+                    Ok(own) => granted = own,
                     Err(CommitError::Conflict) => {
                         tokio::task::yield_now().await;
                         continue;
@@ -173,8 +180,17 @@ impl<S: Store, A: App> Intake<S, A> {
                 }
             }
             match decided.course {
+                Course::Deliver(_) if granted => {
+                    // Nobody is before us: the try needs no task of its own.
+                    let Some(heard) = Arc::clone(&self.dispatch).attempt(id).await else {
+                        return self.going_down(line);
+                    };
+                    return line.tell(&self.book, reply_own(heard));
+                }
                 Course::Deliver(_) => {
-                    let Some(heard) = wait(waiter).await else { return self.going_down(line) };
+                    let waiter = self.dispatch.wait_on(id);
+                    // Had it ended by now, in the blink since the commit, what became of it is decided like any repeat.
+                    let Some(heard) = self.still_there(id, waiter).await else { continue };
                     return line.tell(&self.book, reply_of(&heard, true));
                 }
                 Course::Wait(id) => {
@@ -189,8 +205,8 @@ impl<S: Store, A: App> Intake<S, A> {
                     return line.tell(&self.book, plain(StatusCode::SERVICE_UNAVAILABLE, RETRYABLE));
                 }
                 Course::Refuse => return line.tell(&self.book, plain(StatusCode::CONFLICT, REFUSED)),
-                Course::Unremembered => return self.unremembered(&reading, &request, line).await,
-                Course::Shadow => return self.in_shadow(seen, &reading, &request, line).await,
+                Course::Unremembered => return Box::pin(self.unremembered(&reading, &request, line)).await,
+                Course::Shadow => return Box::pin(self.in_shadow(seen, &reading, &request, line)).await,
             }
         }
         self.overflow(line, "it could not be decided: too much comes in between")
@@ -211,7 +227,7 @@ impl<S: Store, A: App> Intake<S, A> {
         received: Received,
         decision: Decision,
         treatment: Treatment,
-        line: Noted,
+        line: Noted<'_>,
     ) -> Reply<A::Body> {
         let request = StoredRequest {
             method: received.method,
@@ -232,7 +248,12 @@ impl<S: Store, A: App> Intake<S, A> {
     }
 
     /// Brings a request to the app under the lock; nothing is remembered of it and nobody else hears the answer.
-    async fn unremembered(self: &Arc<Self>, reading: &Reading, request: &StoredRequest, line: Noted) -> Reply<A::Body> {
+    async fn unremembered(
+        self: &Arc<Self>,
+        reading: &Reading,
+        request: &StoredRequest,
+        line: Noted<'_>,
+    ) -> Reply<A::Body> {
         let mut permit = match Permit::take(&self.dispatch, reading.claimed.clone(), None).await {
             Ok(permit) => permit,
             Err(NoPermit::Commit(CommitError::Store(error))) => return self.no_store(&error, line),
@@ -247,7 +268,7 @@ impl<S: Store, A: App> Intake<S, A> {
             }
         };
         self.dispatch.metrics.count_delivery(reading.provider.name, heard.ending.as_str());
-        match heard.ending {
+        match &heard.ending {
             Ending::Accepted(_) | Ending::Rejected(_) => {
                 if let Err(error) = permit.end(policy.linger, Vec::new()).await {
                     tracing::error!(%error, "a lease could not be given back");
@@ -257,7 +278,7 @@ impl<S: Store, A: App> Intake<S, A> {
             // The permit is dropped, and its lease kept for as long as the app may be at work.
             Ending::Unknown(..) => {}
         }
-        line.tell(&self.book, reply_of(&heard, true))
+        line.tell(&self.book, reply_own(heard))
     }
 
     /// Sends it on as if there were no gate, and records what came of it where it was the first of its kind.
@@ -266,7 +287,7 @@ impl<S: Store, A: App> Intake<S, A> {
         seen: Option<LeaseId>,
         reading: &Reading,
         request: &StoredRequest,
-        line: Noted,
+        line: Noted<'_>,
     ) -> Reply<A::Body> {
         let heard = match self.dispatch.app.connect().await {
             Ok(connection) => self.dispatch.exchange(connection, request, &reading.policy).await,
@@ -279,21 +300,21 @@ impl<S: Store, A: App> Intake<S, A> {
                 tracing::warn!(%error, "what was seen in shadow could not be recorded");
             }
         }
-        line.tell(&self.book, reply_of(&heard, true))
+        line.tell(&self.book, reply_own(heard))
     }
 
-    fn overflow(&self, mut line: Noted, why: &str) -> Reply<A::Body> {
-        line.decision(Decision::Overflow, why);
+    fn overflow(&self, mut line: Noted<'_>, why: &str) -> Reply<A::Body> {
+        line.decision(Decision::Overflow, why.to_owned());
         line.tell(&self.book, plain(StatusCode::SERVICE_UNAVAILABLE, RETRYABLE))
     }
 
-    fn no_store(&self, error: &StoreError, mut line: Noted) -> Reply<A::Body> {
+    fn no_store(&self, error: &StoreError, mut line: Noted<'_>) -> Reply<A::Body> {
         tracing::error!(%error, "a callback is refused because the store can't be used");
-        line.decision(Decision::Overflow, &error.to_string());
+        line.decision(Decision::Overflow, error.to_string());
         line.tell(&self.book, plain(StatusCode::SERVICE_UNAVAILABLE, RETRYABLE))
     }
 
-    fn going_down(&self, line: Noted) -> Reply<A::Body> {
+    fn going_down(&self, line: Noted<'_>) -> Reply<A::Body> {
         line.tell(&self.book, plain(StatusCode::SERVICE_UNAVAILABLE, RETRYABLE))
     }
 
@@ -308,7 +329,7 @@ impl<S: Store, A: App> Intake<S, A> {
             Ok(_) if reading.claimed.names.is_empty() => "no name was found on it".to_owned(),
             Ok(_) => "the payer comes back".to_owned(),
         };
-        line.decision(Decision::Returned, &why);
+        line.decision(Decision::Returned, why);
         let policy = Arc::clone(&reading.policy);
         let safe = matches!(received.method, Method::GET | Method::HEAD);
         let mut turn = None;
@@ -328,7 +349,7 @@ impl<S: Store, A: App> Intake<S, A> {
             headers: received.headers,
             body: received.body,
         };
-        let mut claimed = reading.claimed;
+        let mut claimed = reading.claimed.clone();
         let mut permit = if policy.shadow {
             None
         } else {
@@ -346,7 +367,7 @@ impl<S: Store, A: App> Intake<S, A> {
                     return line.tell(&self.book, waiting_page());
                 }
                 Err(error) => {
-                    line.decision(Decision::Overflow, &error.to_string());
+                    line.decision(Decision::Overflow, error.to_string());
                     return line.tell(&self.book, plain(StatusCode::SERVICE_UNAVAILABLE, BUSY));
                 }
             }
@@ -355,26 +376,27 @@ impl<S: Store, A: App> Intake<S, A> {
         let connection = match self.dispatch.app.connect().await {
             Ok(connection) => connection,
             Err(why) => {
-                line.why = why;
+                line.why = why.into();
                 return line.tell(&self.book, plain(StatusCode::BAD_GATEWAY, DOWN));
             }
         };
         if let Some(permit) = &mut permit {
             permit.sending(policy.quiet);
         }
-        let answer = tokio::time::timeout(policy.timeout, self.dispatch.app.send(connection, request.to_http())).await;
-        let response = match answer {
-            Ok(Ok(response)) => response,
-            Ok(Err(error)) => {
-                line.why = error.to_string();
-                if let (Some(permit), SendError::NotSent(_)) = (permit, &error) {
-                    permit.not_sent();
-                }
-                return line.tell(&self.book, plain(StatusCode::BAD_GATEWAY, DOWN));
-            }
-            Err(_) => {
-                TOO_SLOW.clone_into(&mut line.why);
-                return line.tell(&self.book, plain(StatusCode::GATEWAY_TIMEOUT, SLOW));
+        let response = match self.dispatch.app.send(connection, request.to_http(), policy.timeout).await {
+            Ok(response) => response,
+            Err(error) => {
+                line.why = error.to_string().into();
+                let (status, text) = match (&error, permit) {
+                    (SendError::NotSent(_), Some(permit)) => {
+                        permit.not_sent();
+                        (StatusCode::BAD_GATEWAY, DOWN)
+                    }
+                    (SendError::NotSent(_), None) => (StatusCode::BAD_GATEWAY, DOWN),
+                    (SendError::Unknown(_), _) => (StatusCode::BAD_GATEWAY, BROKEN),
+                    (SendError::TooSlow, _) => (StatusCode::GATEWAY_TIMEOUT, SLOW),
+                };
+                return line.tell(&self.book, plain(status, text));
             }
         };
         if let Some(turn) = turn {
@@ -410,7 +432,7 @@ fn is_nothing(transition: &Transition) -> bool {
 /// What a caller hears of a delivery; the header fields only where it is his own request that was answered.
 fn reply_of(heard: &Heard, own: bool) -> Response<Bytes> {
     match (&heard.full, &heard.ending) {
-        (Some(full), _) if own => reply_full(full),
+        (Some(full), _) if own => reply_full(full.clone()),
         (Some(Full { answer, .. }), _)
         | (None, Ending::Accepted(answer) | Ending::Rejected(answer) | Ending::Unknown(_, Some(answer))) => {
             reply_with(answer)
@@ -421,21 +443,26 @@ fn reply_of(heard: &Heard, own: bool) -> Response<Bytes> {
     }
 }
 
-fn reply_full(full: &Full) -> Response<Bytes> {
-    let mut response = reply_with(&full.answer);
-    for (name, value) in &full.headers {
-        if *name != CONTENT_TYPE && !is_framing(name) {
-            response.headers_mut().append(name, value.clone());
-        }
+/// What the caller hears whose own request was answered.
+fn reply_own(heard: Heard) -> Response<Bytes> {
+    match heard.full {
+        Some(full) => reply_full(full),
+        None => reply_of(&heard, true),
     }
-    response
 }
 
-/// Fields that belong to the connection the answer came by, or to the framing that is made anew.
-fn is_framing(name: &http::HeaderName) -> bool {
-    use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
-    [CONNECTION, CONTENT_LENGTH, TE, TRAILER, TRANSFER_ENCODING, UPGRADE].contains(name)
-        || matches!(name.as_str(), "keep-alive" | "proxy-connection")
+fn reply_full(full: Full) -> Response<Bytes> {
+    let mut response = Response::new(full.body);
+    *response.status_mut() = full.answer.status;
+    *response.headers_mut() = full.headers;
+    // Fields that belong to the connection the answer came by, or to the framing that is made anew.
+    for name in [CONNECTION, CONTENT_LENGTH, TE, TRAILER, TRANSFER_ENCODING, UPGRADE] {
+        response.headers_mut().remove(name);
+    }
+    for name in ["keep-alive", "proxy-connection"] {
+        response.headers_mut().remove(name);
+    }
+    response
 }
 
 fn reply_with(answer: &Answer) -> Response<Bytes> {

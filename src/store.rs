@@ -3,6 +3,8 @@
 //! A commit is atomic over transactions, deliveries, locks, links and history, and it stands only if nothing that it
 //! was decided on has changed since. Due work is no list of its own: it is a function of the deliveries and leases.
 
+#[cfg(test)]
+mod conformance;
 pub mod memory;
 
 use std::future::Future;

@@ -40,9 +40,15 @@ impl Timestamp {
     }
 }
 
+/// The last moment that RFC 3339 can write: the end of the year 9999.
+const LAST: Timestamp = Timestamp(253_402_300_799_999);
+
 impl fmt::Display for Timestamp {
     /// RFC 3339, in UTC, with milliseconds.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if *self > LAST {
+            return f.write_str("never");
+        }
         humantime::format_rfc3339_millis(std::time::UNIX_EPOCH + Duration::from_millis(self.0)).fmt(f)
     }
 }
@@ -108,6 +114,12 @@ impl SteadyClock {
     pub fn starting_at(start: Timestamp) -> Self {
         Self { epoch: tokio::time::Instant::now(), start }
     }
+
+    /// What it showed at that moment.
+    #[must_use]
+    pub fn at(&self, moment: tokio::time::Instant) -> Timestamp {
+        self.start.after(moment.saturating_duration_since(self.epoch))
+    }
 }
 
 impl Clock for SteadyClock {
@@ -125,6 +137,8 @@ mod tests {
         let t: Timestamp = "2026-03-02T10:00:00Z".parse().unwrap();
         assert_eq!(t.to_string(), "2026-03-02T10:00:00.000Z");
         assert_eq!((t.as_millis() / 1000).to_string().parse(), Ok(t));
+        assert_eq!(Timestamp::NEVER.to_string(), "never");
+        assert_eq!(LAST.to_string(), "9999-12-31T23:59:59.999Z");
         assert!("yesterday".parse::<Timestamp>().is_err());
     }
 }

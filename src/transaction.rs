@@ -7,3 +7,6 @@ pub mod lock;
 pub mod policy;
 pub mod state;
 pub mod transition;
+
+#[cfg(test)]
+mod tests;

@@ -161,7 +161,8 @@ impl Upstream {
         };
         match self.pool.take(within) {
             Some(live) => Ok(self.connection(live, true)),
-            None => self.connect_new().await,
+            // Rare, and large: kept out of the futures of the requests that need no new connection.
+            None => Box::pin(self.connect_new()).await,
         }
     }
 

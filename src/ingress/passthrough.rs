@@ -101,10 +101,9 @@ async fn send(upstream: &Upstream, request: Request<Payload>) -> Result<Response
     match connection.send(request).await {
         Ok(response) => Ok(response),
         Err(SendError::NotSent { request: Some(request), .. }) if reused => {
-            match upstream.connect_new().await?.send(*request).await {
-                Ok(response) => Ok(response),
-                Err(error) => Err(error.into()),
-            }
+            let again =
+                Box::pin(async move { upstream.connect_new().await?.send(*request).await.map_err(Failure::from) });
+            again.await
         }
         Err(error) => Err(error.into()),
     }

@@ -1,6 +1,6 @@
 //! What is noted of each callback: one count per event, and one line per callback with the decision and why.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
 use dashmap::DashMap;
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::{DECISION_HEADER, Reply, reading::Reading};
 use crate::{
-    callback::{Channel, Key},
+    callback::Channel,
     telemetry::{CallbackCounters, CallbackLine, Metrics, log_callback},
     transaction::transition::Decision,
 };
@@ -27,11 +27,12 @@ impl Book {
         Self { metrics, counters: DashMap::new() }
     }
 
-    fn count(&self, noted: &Noted) {
-        let key = (Arc::clone(&noted.rule), noted.provider, noted.channel);
+    fn count(&self, noted: &Noted<'_>) {
+        let (rule, provider) = (&noted.reading.policy.rule, noted.reading.provider.name);
+        let key = (Arc::clone(rule), provider, noted.reading.claimed.channel);
         let counters = self.counters.get(&key).map(|counters| counters.clone());
         let counters = counters.unwrap_or_else(|| {
-            let made = self.metrics.callback_counters(&noted.rule, noted.provider, noted.channel);
+            let made = self.metrics.callback_counters(rule, provider, key.2);
             self.counters.entry(key).or_insert(made).clone()
         });
         noted.decisions.iter().for_each(|decision| counters.count(decision.as_str()));
@@ -39,57 +40,35 @@ impl Book {
 }
 
 /// The notes on one callback, while it is under way.
-pub struct Noted {
-    rule: Arc<str>,
-    provider: &'static str,
-    channel: Channel,
-    reference: Option<String>,
-    event_id: Option<String>,
-    event_type: Option<String>,
-    identity: Option<Key>,
+pub struct Noted<'r> {
+    reading: &'r Reading,
     decisions: Vec<Decision>,
     /// The reason, in a sentence.
-    pub why: String,
+    pub why: Cow<'r, str>,
     source: IpAddr,
     started: Instant,
 }
 
-impl Noted {
-    /// Begins the notes. Of a batch the line shows the first event; the counts show all.
-    pub fn new(reading: &Reading, source: IpAddr) -> Self {
-        let first = reading.statements.as_ref().ok().and_then(|statements| statements.first());
-        let event = first.map(|statement| &statement.event);
-        Self {
-            rule: Arc::clone(&reading.policy.rule),
-            provider: reading.provider.name,
-            channel: reading.claimed.channel,
-            reference: event.map(|event| event.reference.clone()).or_else(|| reading.reference.clone()),
-            event_id: event.and_then(|event| event.event_id.clone()),
-            event_type: event.and_then(|event| event.event_type.clone()),
-            identity: first.map(|statement| statement.identified.identity),
-            decisions: Vec::new(),
-            why: String::new(),
-            source,
-            started: Instant::now(),
-        }
+impl<'r> Noted<'r> {
+    /// Begins the notes.
+    pub fn new(reading: &'r Reading, source: IpAddr) -> Self {
+        Self { reading, decisions: Vec::new(), why: Cow::Borrowed(""), source, started: Instant::now() }
     }
 
     /// One decision on the callback as a whole.
-    pub fn decision(&mut self, decision: Decision, why: &str) {
-        self.decisions(&[decision], why);
+    pub fn decision(&mut self, decision: Decision, why: impl Into<Cow<'r, str>>) {
+        self.decisions(vec![decision], why);
     }
 
     /// One decision for each event.
-    pub fn decisions(&mut self, decisions: &[Decision], why: &str) {
-        self.decisions.clear();
-        self.decisions.extend_from_slice(decisions);
-        self.why.clear();
-        self.why.push_str(why);
+    pub fn decisions(&mut self, decisions: Vec<Decision>, why: impl Into<Cow<'r, str>>) {
+        self.decisions = decisions;
+        self.why = why.into();
     }
 
     /// Ends the notes with what the caller hears, which says what was decided.
     pub fn tell<B>(self, book: &Book, mut response: Response<Bytes>) -> Reply<B> {
-        if let (Channel::Webhook, Some(decision)) = (self.channel, self.leading()) {
+        if let (Channel::Webhook, Some(decision)) = (self.reading.claimed.channel, self.leading()) {
             response.headers_mut().insert(DECISION_HEADER, HeaderValue::from_static(decision.as_str()));
         }
         self.end(book, response.status());
@@ -99,15 +78,18 @@ impl Noted {
     /// Ends the notes with the status that the caller hears.
     pub fn end(&self, book: &Book, answered: StatusCode) {
         book.count(self);
+        // Of a batch the line shows the first event; the counts show all.
+        let first = self.reading.statements.as_ref().ok().and_then(|statements| statements.first());
+        let event = first.map(|statement| &statement.event);
         log_callback(&CallbackLine {
-            rule: &self.rule,
-            provider: self.provider,
-            channel: self.channel,
+            rule: &self.reading.policy.rule,
+            provider: self.reading.provider.name,
+            channel: self.reading.claimed.channel,
             decision: self.leading().map_or("", Decision::as_str),
-            reference: self.reference.as_deref(),
-            event_id: self.event_id.as_deref(),
-            event_type: self.event_type.as_deref(),
-            identity: self.identity,
+            reference: event.map(|event| &*event.reference).or(self.reading.reference.as_deref()),
+            event_id: event.and_then(|event| event.event_id.as_deref()),
+            event_type: event.and_then(|event| event.event_type.as_deref()),
+            identity: first.map(|statement| statement.identified.identity),
             client: Some(self.source),
             waited: self.started.elapsed(),
             upstream_status: None,

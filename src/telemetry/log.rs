@@ -24,6 +24,8 @@ use crate::telemetry::{escape::is_treacherous, line::CALLBACK_TARGET};
 const BACKLOG: usize = 1024 * 1024;
 /// How long one line for people may be.
 const LINE: usize = 16 * 1024;
+/// How long lines gather before they are written.
+const GATHER: Duration = Duration::from_millis(10);
 /// How long the end of the program waits for the last lines.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -87,6 +89,9 @@ impl LogOptions {
 /// When a log has been started before.
 pub fn start_logging(options: LogOptions, dropped: &Counter) -> Result<LogGuard, SetGlobalDefaultError> {
     let (sink, guard) = LogSink::new(io::stderr(), dropped.clone());
+    if options.callbacks && options.level >= LevelFilter::INFO {
+        super::line::write_straight_to(sink.clone(), options.format);
+    }
     tracing::dispatcher::set_global_default(dispatcher(options, sink))?;
     Ok(guard)
 }
@@ -142,9 +147,18 @@ impl LogSink {
             self.0.dropped.inc();
             return;
         }
+        // A writer that has something to write already will come by itself.
+        let asleep = backlog.waiting.is_empty();
         backlog.waiting.extend_from_slice(line);
         drop(backlog);
-        self.0.changed.notify_all();
+        if asleep {
+            self.0.changed.notify_all();
+        }
+    }
+
+    /// Takes one whole line that is known to be one, and safe to show.
+    pub(super) fn push_line(&self, line: &str) {
+        self.push(line.as_bytes());
     }
 }
 
@@ -174,6 +188,12 @@ impl Shared {
         let mut backlog = self.changed.wait_while(self.lock(), idle).unwrap_or_else(PoisonError::into_inner);
         if backlog.waiting.is_empty() && backlog.lost == 0 {
             return None;
+        }
+        if !backlog.closed {
+            // Lets lines gather: to be woken for each of them costs more than to write it.
+            let closed = |backlog: &mut Backlog| !backlog.closed;
+            let gathered = self.changed.wait_timeout_while(backlog, GATHER, closed);
+            backlog = gathered.unwrap_or_else(PoisonError::into_inner).0;
         }
         std::mem::swap(&mut backlog.waiting, batch);
         Some(std::mem::take(&mut backlog.lost))

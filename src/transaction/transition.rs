@@ -331,6 +331,11 @@ pub fn arrive(view: &View, arrival: Arrival, now: Timestamp) -> (Decided, Transi
     if arrival.events.iter().any(|event| event.policy.shadow) {
         course = Course::Shadow;
     }
+    if matches!(course, Course::Again(_)) {
+        // Whatever has to follow is decided then: two batches that wait on each other's followers would make more
+        // without end.
+        transition = Transition::default();
+    }
     (Decided { decisions, course, why }, transition)
 }
 
@@ -728,12 +733,14 @@ impl Step<'_> {
             transaction.final_state_seen |= moved;
             transaction.forget_expired(now);
             let retained = now.after(letter.policy.retention);
+            let window_ends = now.after(letter.policy.collapse_window);
             if transaction.claim(event.identity).is_none() {
                 transaction.claims.push(Claim {
                     identity: event.identity,
                     fate: Fate::Pending(id),
                     told: event.told,
-                    window: event.windowed.then(|| Box::new(OPEN)),
+                    // The one it was taken for came to nothing; from here on it stands for itself.
+                    window: event.windowed.then(|| Box::new(Window { until: window_ends, next: None })),
                 });
             }
             let Some(claim) = transaction.claim_mut(event.identity).filter(|claim| claim.is_pending_in(id)) else {
@@ -802,6 +809,10 @@ impl Step<'_> {
     /// follows others too finds out by itself whether anybody is left.
     fn drop_followers(&mut self) {
         for event in &self.delivery.letter.clone().events {
+            if event.windowed && self.view.transaction(event.transaction).is_some() {
+                // Written though it may stay as it is: whoever is about to follow what he saw in the app decides anew.
+                self.transaction(event.transaction);
+            }
             let Some(next) = self.follower(event).cloned() else { continue };
             if next.letter.events.len() == 1 {
                 self.out.deliveries.push(Change::Remove(next.id, next.version));

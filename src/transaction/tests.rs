@@ -1,0 +1,795 @@
+//! Given this state and this input: this state, these lock changes, these effects; and the laws that hold for all.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode, Uri};
+use proptest::prelude::*;
+
+use super::{
+    identity::{Scope, identify},
+    lock::{Claimed, LeaseId, LockName},
+    policy::{IdentityBy, OnDuplicate, OnUnknown, Order, Policy, Retry, Treatment},
+    state::{Delivery, Fate, Phase, StoredRequest, Transaction},
+    transition::{
+        Act, Arrival, Arriving, Change, Course, Decided, Decision, Effect, Ending, Input, LockChange, Refused,
+        Transition, View, apply, arrive,
+    },
+};
+use crate::{
+    callback::{Answer, Channel, Event, Key, State},
+    time::Timestamp,
+};
+
+const fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn answer(status: u16) -> Arc<Answer> {
+    let status = StatusCode::from_u16(status).unwrap();
+    Arc::new(Answer { status, content_type: None, body: Some(Box::from(&b"[]"[..])) })
+}
+
+fn accepted(attempt: u32) -> Input {
+    Input::Ended { attempt, ending: Ending::Accepted(answer(200)) }
+}
+
+fn rejected(attempt: u32) -> Input {
+    Input::Ended { attempt, ending: Ending::Rejected(answer(500)) }
+}
+
+fn not_sent(attempt: u32) -> Input {
+    Input::Ended { attempt, ending: Ending::NotSent("refused".into()) }
+}
+
+fn unknown(attempt: u32) -> Input {
+    Input::Ended { attempt, ending: Ending::Unknown("cut".into(), None) }
+}
+
+/// An event of payment `tr_1` with this id.
+fn numbered(id: &str) -> Event {
+    of("tr_1", id)
+}
+
+fn of(reference: &str, id: &str) -> Event {
+    Event { reference: reference.into(), event_id: Some(id.into()), ..Event::default() }
+}
+
+/// An event that says nothing of what happened.
+fn bare() -> Event {
+    Event { reference: "tr_1".into(), ..Event::default() }
+}
+
+fn telling(event: Event, status: &str) -> Event {
+    Event { facts: vec![("status", status.into())], ..event }
+}
+
+/// What is known, and a clock that a test moves: transitions are committed as an engine would.
+#[derive(Clone)]
+struct Gate {
+    view: View,
+    next: u64,
+    now: Timestamp,
+    policy: Policy,
+    verified: bool,
+    last: Transition,
+}
+
+impl Gate {
+    fn new(change: impl FnOnce(&mut Policy)) -> Self {
+        let retry = Retry { first: secs(8), longest: secs(64), attempts: 3 };
+        let mut policy = Policy { hold: Duration::ZERO, linger: Duration::ZERO, retry, ..Policy::default() };
+        change(&mut policy);
+        let now = Timestamp::from_millis(1_800_000_000_000);
+        Self { view: View::default(), next: 0, now, policy, verified: false, last: Transition::default() }
+    }
+
+    fn passes(&mut self, span: Duration) -> &mut Self {
+        self.now = self.now.after(span);
+        self
+    }
+
+    fn commit(&mut self, transition: Transition) {
+        for (key, transaction) in &transition.transactions {
+            let known = self.view.transactions.iter().position(|(other, _)| other == key);
+            let before = known.map_or(0, |at| self.view.transactions.remove(at).1.version);
+            assert_eq!(before, transaction.version, "decided on what is not so any more");
+            if !transaction.claims.is_empty() {
+                let next = Transaction { version: before + 1, ..transaction.clone() };
+                self.view.transactions.push((*key, next));
+            }
+        }
+        for change in &transition.deliveries {
+            let (id, version) = match change {
+                Change::Put(delivery) => (delivery.id, delivery.version),
+                Change::Remove(id, version) => (*id, *version),
+            };
+            let known = self.view.deliveries.iter().position(|other| other.id == id);
+            let before = known.map_or(0, |at| self.view.deliveries.remove(at).version);
+            assert_eq!(before, version, "decided on what is not so any more");
+            if let Change::Put(delivery) = change {
+                self.view.deliveries.push(Delivery { version: version + 1, ..delivery.clone() });
+            }
+        }
+        self.last = transition;
+    }
+
+    fn arrives(&mut self, events: &[Event]) -> (LeaseId, Decided) {
+        self.next += 2;
+        let (id, next) = (LeaseId(self.next), LeaseId(self.next + 1));
+        let scope = Scope { upstream: "http://app", host: None, segments: &[] };
+        let arriving = |event: &Event| Arriving {
+            identified: identify(&scope, "test", event, self.policy.identity, b"", &[]),
+            state: event.state,
+            verified: self.verified,
+            policy: Arc::new(self.policy.clone()),
+        };
+        let names: Vec<_> =
+            events.iter().map(|event| LockName::new("app", ["reference", ""], &event.reference)).collect();
+        let request = StoredRequest {
+            method: Method::POST,
+            uri: Uri::from_static("/hook"),
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+        };
+        let arrival = Arrival {
+            id,
+            next,
+            events: events.iter().map(arriving).collect(),
+            provider: "test",
+            request: Arc::new(request),
+            claimed: Claimed {
+                channel: Channel::Webhook,
+                kinds: names.iter().map(|name| name.kind).collect(),
+                names,
+                exclusive: false,
+            },
+        };
+        let (decided, transition) = arrive(&self.view, arrival, self.now);
+        self.commit(transition);
+        (id, decided)
+    }
+
+    fn comes(&mut self, event: &Event) -> (LeaseId, Decision, Course) {
+        let (id, decided) = self.arrives(std::slice::from_ref(event));
+        (id, decided.decisions[0], decided.course)
+    }
+
+    fn does(&mut self, id: LeaseId, input: Input) -> &mut Self {
+        self.tries(id, input).unwrap();
+        self
+    }
+
+    fn tries(&mut self, id: LeaseId, input: Input) -> Result<(), Refused> {
+        let transition = apply(&self.view, id, input, self.now)?;
+        self.commit(transition);
+        Ok(())
+    }
+
+    /// A first event that the app has just accepted.
+    fn settled(&mut self, event: &Event) -> LeaseId {
+        let (id, ..) = self.comes(event);
+        self.does(id, Input::Sending).does(id, accepted(1));
+        id
+    }
+
+    fn phase(&self, id: LeaseId) -> Option<Phase> {
+        self.view.delivery(id).map(|delivery| delivery.phase)
+    }
+
+    /// The delivery that follows at the end of the window.
+    fn follower(&self) -> LeaseId {
+        let next = |claim: &super::state::Claim| claim.window.as_ref()?.next;
+        self.view.transactions.iter().flat_map(|(_, t)| &t.claims).find_map(next).expect("a follower")
+    }
+
+    fn told(&self) -> Vec<&'static str> {
+        let tell = |effect: &Effect| match effect {
+            Effect::Tell(_, ending) => ending.as_str(),
+            Effect::Alarm(..) => "alarm",
+        };
+        self.last.effects.iter().map(tell).collect()
+    }
+}
+
+// ------------------------------------------------------------------------------------------------ arrivals
+
+#[test]
+fn what_is_new_is_held_and_then_queues() {
+    let mut gate = Gate::new(|policy| policy.hold = secs(1));
+    let (id, decision, course) = gate.comes(&numbered("e1"));
+    assert_eq!((decision, course), (Decision::First, Course::Deliver(id)));
+    assert_eq!(gate.phase(id), Some(Phase::Held { until: gate.now.after(secs(1)) }));
+    assert!(gate.last.locks.is_empty(), "what is held owns no lease");
+    gate.passes(secs(1)).does(id, Input::Due);
+    assert_eq!(gate.phase(id), Some(Phase::Queued));
+    assert!(matches!(gate.last.locks[..], [LockChange::Enqueue(queued, _)] if queued == id));
+}
+
+#[test]
+fn nothing_is_held_when_the_payer_has_been_back_or_comes_back() {
+    let mut gate = Gate::new(|policy| policy.hold = secs(1));
+    let (held, ..) = gate.comes(&numbered("e1"));
+    gate.does(held, Input::HoldOver);
+    assert_eq!(gate.phase(held), Some(Phase::Queued));
+    assert_eq!(gate.tries(held, Input::HoldOver), Err(Refused::OutOfTurn));
+    gate.view.returned = true;
+    let (id, ..) = gate.comes(&of("tr_2", "e1"));
+    assert_eq!(gate.phase(id), Some(Phase::Queued));
+}
+
+#[test]
+fn twins_join_in_every_phase_that_ends_by_itself_and_come_again_in_the_others() {
+    let mut gate = Gate::new(|policy| policy.hold = secs(1));
+    let event = numbered("e1");
+    let (id, ..) = gate.comes(&event);
+    let meets = |gate: &mut Gate| {
+        let (_, decision, course) = gate.comes(&event);
+        assert_eq!(decision, Decision::Joined);
+        course
+    };
+    assert_eq!(meets(&mut gate), Course::Wait(id), "held");
+    gate.does(id, Input::Due);
+    assert_eq!(meets(&mut gate), Course::Wait(id), "queued");
+    gate.does(id, Input::Sending);
+    assert_eq!(meets(&mut gate), Course::Wait(id), "in flight");
+    gate.does(id, unknown(1));
+    assert_eq!(meets(&mut gate), Course::Retryable, "unknown");
+    gate.passes(secs(60)).does(id, Input::Due);
+    assert!(matches!(gate.phase(id), Some(Phase::Review { .. })));
+    assert_eq!(meets(&mut gate), Course::Retryable, "in review");
+    gate.passes(secs(3600) - Duration::from_millis(1));
+    assert_eq!(meets(&mut gate), Course::Retryable, "in review, a moment before the hour");
+    gate.passes(Duration::from_millis(1));
+    assert_eq!(meets(&mut gate), Course::Ack, "in review for an hour");
+}
+
+#[test]
+fn a_repeat_hears_what_the_rule_says() {
+    for (choice, course) in [
+        (OnDuplicate::Replay, Course::Replay(answer(200))),
+        (OnDuplicate::Ack, Course::Ack),
+        (OnDuplicate::Refuse, Course::Refuse),
+        (OnDuplicate::Forward, Course::Unremembered),
+    ] {
+        let mut gate = Gate::new(|policy| policy.on_duplicate = choice);
+        gate.settled(&numbered("e1"));
+        let (_, decision, heard) = gate.comes(&numbered("e1"));
+        assert_eq!((decision, heard), (Decision::Replayed, course));
+        assert!(gate.last.deliveries.is_empty());
+    }
+}
+
+#[test]
+fn another_event_of_a_known_payment_is_a_new_state_and_is_delivered() {
+    let mut gate = Gate::new(|_| ());
+    gate.settled(&numbered("e1"));
+    let (id, decision, course) = gate.comes(&numbered("e2"));
+    assert_eq!((decision, course), (Decision::NewState, Course::Deliver(id)));
+}
+
+#[test]
+fn what_is_older_than_money_moved_is_stale_and_meets_what_the_rule_says() {
+    for (treatment, course) in
+        [(Treatment::Ack, Course::Ack), (Treatment::Refuse, Course::Refuse), (Treatment::Forward, Course::Unremembered)]
+    {
+        let mut gate = Gate::new(|policy| policy.on_stale = treatment);
+        gate.settled(&Event { state: Some(State::Paid), ..numbered("e2") });
+        let (_, decision, heard) = gate.comes(&Event { state: Some(State::Pending), ..numbered("e1") });
+        assert_eq!((decision, heard), (Decision::Stale, course));
+        assert!(gate.last.transactions.is_empty(), "nothing is remembered of it");
+    }
+}
+
+#[test]
+fn a_known_id_that_tells_another_verified_state_is_forwarded_with_an_alarm() {
+    let mut gate = Gate::new(|_| ());
+    gate.verified = true;
+    gate.settled(&telling(numbered("e1"), "paid"));
+    let (id, decision, course) = gate.comes(&telling(numbered("e1"), "refunded"));
+    assert_eq!((decision, course), (Decision::Conflict, Course::Deliver(id)));
+    assert_eq!(gate.told(), ["alarm"]);
+    gate.does(id, Input::Sending).does(id, accepted(1));
+    gate.verified = false;
+    assert_eq!(gate.comes(&telling(numbered("e1"), "failed")).1, Decision::Replayed, "nobody vouches for it");
+}
+
+#[test]
+fn a_conflict_met_on_the_way_waits_and_is_decided_again() {
+    let mut gate = Gate::new(|_| ());
+    gate.verified = true;
+    let (id, ..) = gate.comes(&telling(numbered("e1"), "paid"));
+    assert_eq!(gate.comes(&telling(numbered("e1"), "refunded")).2, Course::Again(id));
+    gate.does(id, Input::Sending).does(id, accepted(1));
+    assert_eq!(gate.comes(&telling(numbered("e1"), "refunded")).1, Decision::Conflict);
+}
+
+#[test]
+fn what_is_the_same_by_its_reference_never_conflicts() {
+    let mut gate = Gate::new(|policy| policy.identity = IdentityBy::Reference);
+    gate.verified = true;
+    gate.settled(&telling(bare(), "paid"));
+    assert_eq!(gate.comes(&telling(bare(), "refunded")).1, Decision::Replayed);
+    gate.follower();
+}
+
+// ------------------------------------------------------------------------------------------------ the window
+
+#[test]
+fn simultaneous_twins_make_one_forward() {
+    let mut gate = Gate::new(|policy| policy.hold = secs(1));
+    let (id, ..) = gate.comes(&bare());
+    gate.comes(&bare());
+    gate.does(id, Input::Due).does(id, Input::Sending).does(id, accepted(1));
+    assert!(gate.view.deliveries.is_empty());
+}
+
+#[test]
+fn who_comes_after_the_first_byte_hears_its_answer_and_one_more_follows_for_all() {
+    let mut gate = Gate::new(|_| ());
+    let (id, ..) = gate.comes(&bare());
+    gate.does(id, Input::Sending);
+    let window_ends = gate.now.after(secs(30));
+    assert_eq!(gate.comes(&bare()).2, Course::Wait(id));
+    let next = gate.follower();
+    assert_eq!(gate.phase(next), Some(Phase::Held { until: window_ends }));
+    assert_eq!(gate.comes(&bare()).2, Course::Wait(id));
+    assert_eq!(gate.follower(), next, "one for all");
+    gate.passes(secs(2)).does(id, accepted(1));
+    assert_eq!(gate.comes(&bare()).2, Course::Replay(answer(200)));
+    assert_eq!((gate.follower(), gate.view.deliveries.len()), (next, 1));
+    assert_eq!(gate.tries(next, Input::HoldOver), Err(Refused::OutOfTurn), "a return does not end a window");
+    gate.passes(secs(28)).does(next, Input::Due);
+    assert_eq!(gate.phase(next), Some(Phase::Queued));
+    assert_eq!(gate.comes(&bare()).2, Course::Wait(next));
+}
+
+#[test]
+fn who_comes_after_the_settle_inside_the_window_makes_one_follow_and_at_its_end_is_the_first_again() {
+    let mut gate = Gate::new(|_| ());
+    gate.settled(&bare());
+    gate.passes(secs(30) - Duration::from_millis(1));
+    let mut late = gate.clone();
+    assert_eq!(gate.comes(&bare()).1, Decision::Replayed);
+    let next = gate.follower();
+    gate.passes(secs(100));
+    assert_eq!(gate.comes(&bare()).1, Decision::Replayed, "until its follower goes, that one stands for all");
+    gate.does(next, Input::Due).does(next, Input::Sending).does(next, accepted(1));
+    late.passes(Duration::from_millis(1));
+    assert_eq!(late.comes(&bare()).1, Decision::First);
+}
+
+#[test]
+fn without_trailing_nothing_follows() {
+    let mut gate = Gate::new(|policy| policy.trailing = false);
+    gate.settled(&bare());
+    assert_eq!(gate.comes(&bare()).1, Decision::Replayed);
+    assert!(gate.view.deliveries.is_empty());
+}
+
+#[test]
+fn when_the_first_fails_its_follower_is_dropped_for_all_have_heard_of_it() {
+    for ending in [rejected(1), not_sent(1), unknown(1)] {
+        let mut gate = Gate::new(|_| ());
+        let (id, ..) = gate.comes(&bare());
+        gate.does(id, Input::Sending);
+        gate.comes(&bare());
+        let next = gate.follower();
+        gate.does(id, ending);
+        assert_eq!(gate.phase(next), None);
+        assert!(gate.view.transactions.iter().all(|(_, t)| t.claims.iter().all(|c| c.window.unwrap_next().is_none())));
+    }
+}
+
+#[test]
+fn an_end_without_an_answer_is_written_where_a_follower_would_be_noted() {
+    let mut gate = Gate::new(|_| ());
+    let (id, ..) = gate.comes(&bare());
+    gate.does(id, Input::Sending).does(id, unknown(1));
+    assert_eq!(gate.last.transactions.len(), 1, "who decided on the try in the app decides anew");
+}
+
+trait Next {
+    fn unwrap_next(&self) -> Option<LeaseId>;
+}
+
+impl Next for Option<Box<super::state::Window>> {
+    fn unwrap_next(&self) -> Option<LeaseId> {
+        self.as_ref().and_then(|window| window.next)
+    }
+}
+
+#[test]
+fn a_window_that_ends_while_the_first_is_in_the_app_lets_the_follower_go_at_its_end() {
+    let mut gate = Gate::new(|_| ());
+    let (id, ..) = gate.comes(&bare());
+    gate.does(id, Input::Sending);
+    gate.comes(&bare());
+    let next = gate.follower();
+    gate.passes(secs(30)).does(next, Input::Due);
+    assert_eq!(gate.phase(next), Some(Phase::Held { until: Timestamp::NEVER }));
+    assert!(!gate.last.transactions.is_empty(), "written over what it has read, so that no end is missed");
+    gate.passes(secs(5)).does(id, accepted(1));
+    gate.does(next, Input::Due);
+    assert_eq!(gate.phase(next), Some(Phase::Queued));
+}
+
+#[test]
+fn a_follower_is_ours_to_retry_with_a_growing_pause_and_then_to_show_to_a_person() {
+    let mut gate = Gate::new(|_| ());
+    gate.settled(&bare());
+    gate.comes(&bare());
+    let next = gate.follower();
+    gate.passes(secs(30)).does(next, Input::Due);
+    let mut pauses = Vec::new();
+    for attempt in 1..=3 {
+        gate.does(next, Input::Sending).does(next, rejected(attempt));
+        if let Some(Phase::Retrying { at }) = gate.phase(next) {
+            assert_eq!(gate.comes(&bare()).2, Course::Retryable);
+            pauses.push(at.since(gate.now));
+            gate.now = at;
+            gate.does(next, Input::Due);
+        }
+    }
+    assert!(pauses.len() == 2 && pauses[1] > pauses[0] && pauses[1] <= secs(16), "{pauses:?}");
+    assert!(matches!(gate.phase(next), Some(Phase::Review { .. })));
+    assert_eq!(gate.told(), ["rejected", "alarm"]);
+}
+
+#[test]
+fn a_follower_of_a_dead_app_is_not_tried_without_end() {
+    let mut gate = Gate::new(|_| ());
+    gate.settled(&bare());
+    gate.comes(&bare());
+    let next = gate.follower();
+    gate.passes(secs(30)).does(next, Input::Due);
+    for attempt in 1..=4 {
+        match gate.phase(next) {
+            Some(Phase::Queued) => _ = gate.does(next, not_sent(attempt)),
+            _ => break,
+        }
+        gate.passes(secs(100));
+        _ = gate.tries(next, Input::Due);
+    }
+    assert!(matches!(gate.phase(next), Some(Phase::Review { .. })));
+}
+
+// ------------------------------------------------------------------------------------------------ batches
+
+#[test]
+fn an_old_event_goes_along_with_a_new_one() {
+    let mut gate = Gate::new(|_| ());
+    gate.settled(&numbered("e1"));
+    let (id, decided) = gate.arrives(&[numbered("e1"), numbered("e2")]);
+    assert_eq!(decided.decisions, [Decision::Repeated, Decision::NewState]);
+    assert_eq!(decided.course, Course::Deliver(id));
+}
+
+#[test]
+fn a_batch_that_brings_nothing_new_is_acknowledged_or_waits_for_what_is_elsewhere() {
+    let mut gate = Gate::new(|_| ());
+    gate.settled(&numbered("e1"));
+    gate.settled(&numbered("e2"));
+    assert_eq!(gate.arrives(&[numbered("e1"), numbered("e2")]).1.course, Course::Ack);
+    let (elsewhere, ..) = gate.comes(&numbered("e3"));
+    let batch = [numbered("e1"), numbered("e3")];
+    assert_eq!(gate.arrives(&batch).1.course, Course::Again(elsewhere));
+    gate.does(elsewhere, Input::Sending).does(elsewhere, rejected(1));
+    assert_eq!(gate.arrives(&batch).1.decisions, [Decision::Repeated, Decision::NewState]);
+}
+
+#[test]
+fn a_batch_touches_every_transaction_it_speaks_of() {
+    let mut gate = Gate::new(|_| ());
+    let (id, _) = gate.arrives(&[of("tr_1", "a"), of("tr_2", "b")]);
+    gate.does(id, Input::Sending).does(id, accepted(1));
+    assert_eq!(gate.comes(&of("tr_1", "a")).1, Decision::Replayed);
+    assert_eq!(gate.comes(&of("tr_2", "b")).1, Decision::Replayed);
+}
+
+#[test]
+fn a_batch_that_is_decided_again_makes_nothing_follow_yet() {
+    let mut gate = Gate::new(|_| ());
+    let (a, ..) = gate.comes(&plain("a"));
+    gate.does(a, Input::Sending);
+    gate.settled(&plain("b"));
+    assert_eq!(gate.arrives(&[plain("a"), plain("b")]).1.course, Course::Again(a));
+    assert_eq!(gate.view.deliveries.len(), 1, "its followers would be waited on, and make others follow, without end");
+    gate.does(a, accepted(1));
+    assert_eq!(gate.arrives(&[plain("a"), plain("b")]).1.course, Course::Ack);
+    assert!(matches!(gate.phase(gate.follower()), Some(Phase::Held { .. })));
+}
+
+fn plain(reference: &str) -> Event {
+    Event { reference: reference.into(), ..Event::default() }
+}
+
+#[test]
+fn one_follows_for_a_whole_batch_when_the_last_of_its_windows_ends() {
+    let mut gate = Gate::new(|_| ());
+    gate.settled(&plain("a"));
+    gate.passes(secs(10));
+    gate.settled(&plain("b"));
+    let last = gate.now.after(secs(30));
+    assert_eq!(gate.arrives(&[plain("a"), plain("b")]).1.course, Course::Ack);
+    let next = gate.follower();
+    assert_eq!((gate.phase(next), gate.view.deliveries.len()), (Some(Phase::Held { until: last }), 1));
+    gate.passes(secs(30)).does(next, Input::Due).does(next, Input::Sending).does(next, accepted(1));
+    gate.passes(secs(30));
+    assert_eq!(gate.comes(&plain("a")).1, Decision::First, "forgotten, not replayed for ever");
+    assert_eq!(gate.comes(&plain("b")).1, Decision::First);
+}
+
+// ------------------------------------------------------------------------------------------------ endings
+
+#[test]
+fn an_accepted_answer_settles_releases_and_is_told() {
+    let mut gate = Gate::new(|_| ());
+    let (id, ..) = gate.comes(&numbered("e1"));
+    gate.does(id, Input::Sending);
+    assert_eq!(gate.last.locks, [LockChange::Require(id)], "no byte without the lease");
+    gate.does(id, accepted(1));
+    assert_eq!(gate.last.locks, [LockChange::Release(id)]);
+    assert_eq!((gate.told(), gate.phase(id)), (vec!["accepted"], None));
+}
+
+#[test]
+fn what_the_app_puts_off_lingers() {
+    let mut gate = Gate::new(|policy| policy.linger = secs(5));
+    let id = gate.settled(&numbered("e1"));
+    assert_eq!(gate.last.locks, [LockChange::Linger(id, gate.now.after(secs(5)))]);
+}
+
+#[test]
+fn a_failure_is_told_and_forgotten_so_that_the_next_redelivery_gets_a_real_try() {
+    for (ending, told) in [(rejected(1), "rejected"), (not_sent(1), "not_sent")] {
+        let mut gate = Gate::new(|_| ());
+        let (id, ..) = gate.comes(&numbered("e1"));
+        gate.does(id, Input::Sending).does(id, ending);
+        assert_eq!(gate.last.locks, [LockChange::Release(id)]);
+        assert_eq!(gate.told(), [told]);
+        assert!(gate.view.transactions.is_empty() && gate.view.deliveries.is_empty());
+        assert_eq!(gate.comes(&numbered("e1")).1, Decision::First);
+    }
+}
+
+#[test]
+fn who_can_not_even_connect_has_not_sent() {
+    let mut gate = Gate::new(|_| ());
+    let (id, ..) = gate.comes(&numbered("e1"));
+    gate.does(id, not_sent(1));
+    assert_eq!((gate.told(), gate.phase(id)), (vec!["not_sent"], None));
+}
+
+#[test]
+fn an_unknown_keeps_its_lease_for_quiet_and_then_is_resent_or_shown() {
+    for (choice, order, expected) in [
+        (OnUnknown::Resend, Order::Passing, Phase::Queued),
+        (OnUnknown::Review, Order::Passing, Phase::Review { since: Timestamp::EPOCH }),
+        (OnUnknown::Review, Order::Strict, Phase::Review { since: Timestamp::EPOCH }),
+    ] {
+        let mut gate = Gate::new(|policy| (policy.on_unknown, policy.order) = (choice, order));
+        let (id, ..) = gate.comes(&numbered("e1"));
+        gate.does(id, Input::Sending).does(id, unknown(1));
+        assert!(gate.last.locks.is_empty());
+        let delivery = gate.view.delivery(id).unwrap();
+        assert_eq!(delivery.due(), Some(gate.now.after(secs(60))));
+        gate.passes(secs(60)).does(id, Input::Due);
+        match (expected, order) {
+            (Phase::Queued, _) => assert!(matches!(gate.last.locks[..], [LockChange::Requeue(..)])),
+            (_, Order::Passing) => assert_eq!(gate.last.locks, [LockChange::Release(id)]),
+            (_, Order::Strict) => assert_eq!(gate.last.locks, [LockChange::Names(id)]),
+        }
+        assert_eq!(std::mem::discriminant(&gate.phase(id).unwrap()), std::mem::discriminant(&expected));
+    }
+}
+
+#[test]
+fn what_the_app_never_answers_is_not_resent_without_end() {
+    let mut gate = Gate::new(|policy| policy.on_unknown = OnUnknown::Resend);
+    let (id, ..) = gate.comes(&numbered("e1"));
+    for attempt in 1..=3 {
+        gate.does(id, Input::Sending).does(id, unknown(attempt)).passes(secs(60)).does(id, Input::Due);
+    }
+    assert!(matches!(gate.phase(id), Some(Phase::Review { .. })));
+}
+
+#[test]
+fn a_sender_that_is_gone_leaves_an_unknown() {
+    let mut gate = Gate::new(|_| ());
+    let (id, ..) = gate.comes(&numbered("e1"));
+    gate.does(id, Input::Sending);
+    gate.now = gate.view.delivery(id).unwrap().due().unwrap();
+    gate.does(id, Input::Due);
+    assert_eq!((gate.told(), gate.phase(id)), (vec!["unknown"], Some(Phase::Unknown { since: gate.now })));
+}
+
+#[test]
+fn the_outcome_of_an_earlier_try_is_refused_and_a_late_success_is_taken_while_nothing_else_was_tried() {
+    let mut gate = Gate::new(|policy| policy.on_unknown = OnUnknown::Resend);
+    let (id, ..) = gate.comes(&numbered("e1"));
+    gate.does(id, Input::Sending).does(id, unknown(1));
+    assert_eq!(gate.tries(id, rejected(1)), Err(Refused::Fenced));
+    let mut other = gate.clone();
+    other.does(id, accepted(1));
+    assert_eq!(other.phase(id), None, "the sender was taken for dead and was not");
+    gate.passes(secs(60)).does(id, Input::Due);
+    for late in [accepted(1), rejected(1), not_sent(1), unknown(1)] {
+        assert_eq!(gate.tries(id, late), Err(Refused::Fenced), "queued again");
+    }
+    gate.does(id, Input::Sending);
+    for late in [accepted(1), rejected(1), not_sent(1), unknown(1)] {
+        assert_eq!(gate.tries(id, late), Err(Refused::Fenced), "the second try is in the app");
+    }
+    gate.does(id, accepted(2));
+    assert_eq!(gate.tries(id, accepted(2)), Err(Refused::Gone));
+}
+
+// ------------------------------------------------------------------------------------------------ acts
+
+fn in_review() -> (Gate, LeaseId) {
+    let mut gate = Gate::new(|_| ());
+    let (id, ..) = gate.comes(&numbered("e1"));
+    gate.does(id, Input::Sending).does(id, unknown(1)).passes(secs(60)).does(id, Input::Due);
+    (gate, id)
+}
+
+#[test]
+fn a_person_resends_with_a_try_of_its_own_and_the_retry_is_ours() {
+    let (mut gate, id) = in_review();
+    gate.does(id, Input::Act(Act::Resend));
+    assert!(matches!(gate.last.locks[..], [LockChange::Requeue(..)]));
+    assert!(gate.view.delivery(id).unwrap().owed);
+    assert_eq!(gate.tries(id, accepted(1)), Err(Refused::Fenced));
+}
+
+#[test]
+fn what_a_person_settles_or_discards_stays_known() {
+    for act in [Act::Settle, Act::Discard] {
+        let (mut gate, id) = in_review();
+        gate.does(id, Input::Act(act));
+        assert_eq!(gate.phase(id), None);
+        assert_eq!(gate.comes(&numbered("e1")).1, Decision::Replayed);
+    }
+}
+
+#[test]
+fn nobody_gives_away_the_lease_of_an_app_that_may_be_at_work() {
+    let mut gate = Gate::new(|_| ());
+    let (id, ..) = gate.comes(&numbered("e1"));
+    assert_eq!(gate.tries(id, Input::Act(Act::Discard)), Err(Refused::OutOfTurn), "it goes by itself");
+    gate.does(id, Input::Sending);
+    assert_eq!(gate.tries(id, Input::Act(Act::Settle)), Err(Refused::OutOfTurn), "it is in the app");
+    gate.does(id, unknown(1));
+    let quiet = gate.now.after(secs(60));
+    gate.passes(secs(10));
+    assert_eq!(gate.tries(id, Input::Act(Act::Resend)), Err(Refused::OutOfTurn));
+    gate.does(id, Input::Act(Act::Settle));
+    assert_eq!(gate.last.locks, [LockChange::Keep(id, quiet)]);
+}
+
+// ------------------------------------------------------------------------------------------------ shadow, retention
+
+#[test]
+fn in_shadow_everything_is_decided_and_nothing_waits() {
+    let mut gate = Gate::new(|policy| (policy.shadow, policy.hold) = (true, secs(1)));
+    let (id, decision, course) = gate.comes(&bare());
+    assert_eq!((decision, course), (Decision::First, Course::Shadow));
+    assert!(gate.last.locks.is_empty());
+    assert_eq!(gate.comes(&bare()).2, Course::Shadow);
+    gate.does(id, accepted(0));
+    assert_eq!(gate.comes(&bare()).1, Decision::Replayed, "counted as what it would have been");
+    assert_eq!(gate.comes(&bare()).2, Course::Shadow);
+    assert!(gate.view.deliveries.is_empty());
+    gate.passes(secs(30));
+    assert_eq!(gate.comes(&bare()).1, Decision::First);
+}
+
+#[test]
+fn retention_ends_to_the_millisecond_and_a_repeat_renews_it_lazily() {
+    let week = secs(7 * 24 * 3600);
+    let mut gate = Gate::new(|_| ());
+    gate.settled(&numbered("e1"));
+    gate.passes(secs(60));
+    gate.comes(&numbered("e1"));
+    assert!(gate.last.transactions.is_empty(), "written a moment ago");
+    gate.passes(week / 2);
+    gate.comes(&numbered("e1"));
+    assert_eq!(gate.last.transactions.len(), 1);
+    gate.passes(week - Duration::from_millis(1));
+    let mut other = gate.clone();
+    assert_eq!(gate.comes(&numbered("e1")).1, Decision::Replayed);
+    other.passes(Duration::from_millis(1));
+    assert_eq!(other.comes(&numbered("e1")).1, Decision::First);
+}
+
+// ------------------------------------------------------------------------------------------------ laws
+
+#[derive(Clone, Debug)]
+enum Move {
+    Comes(Vec<(u8, u8)>),
+    Passes(u16),
+    Does(prop::sample::Index, u8),
+}
+
+fn moves() -> impl Strategy<Value = Vec<Move>> {
+    let event = (0..2_u8, 0..3_u8);
+    let one = prop_oneof![
+        4 => prop::collection::vec(event, 1..3).prop_map(Move::Comes),
+        2 => (0..40_000_u16).prop_map(Move::Passes),
+        8 => (any::<prop::sample::Index>(), 0..10_u8).prop_map(|(which, what)| Move::Does(which, what)),
+    ];
+    prop::collection::vec(one, 1..60)
+}
+
+fn input(what: u8, attempt: u32) -> Input {
+    match what {
+        0 | 1 => Input::Due,
+        2 | 3 => Input::Sending,
+        4 => accepted(attempt),
+        5 => rejected(attempt),
+        6 => unknown(attempt),
+        7 => not_sent(attempt + 1),
+        8 => Input::HoldOver,
+        _ => Input::Act([Act::Resend, Act::Settle, Act::Discard][attempt as usize % 3]),
+    }
+}
+
+/// What holds whatever has happened.
+fn holds(gate: &Gate) -> Result<(), TestCaseError> {
+    let mut pending: BTreeMap<Key, LeaseId> = BTreeMap::new();
+    for claim in gate.view.transactions.iter().flat_map(|(_, transaction)| &transaction.claims) {
+        if let Fate::Pending(id) = claim.fate {
+            prop_assert!(gate.view.delivery(id).is_some(), "its delivery is gone: {claim:?}");
+            prop_assert!(pending.insert(claim.identity, id).is_none(), "pending twice: {claim:?}");
+        }
+        if let Some(next) = claim.window.unwrap_next() {
+            prop_assert!(gate.view.delivery(next).is_some(), "its follower is gone: {claim:?}");
+        }
+    }
+    for (_, transaction) in &gate.view.transactions {
+        let mut later = transaction.clone();
+        later.forget_expired(Timestamp::NEVER);
+        let unsettled = |t: &Transaction| t.claims.iter().filter(|c| matches!(c.fate, Fate::Pending(_))).count();
+        prop_assert_eq!(unsettled(transaction), unsettled(&later), "what is unsettled never expires");
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(600))]
+    #[test]
+    fn the_laws_hold_whatever_comes(moves in moves(), hold in 0..2_u64, resend in any::<bool>(), shadow in prop::bool::weighted(0.1)) {
+        let mut gate = Gate::new(|policy| {
+            (policy.hold, policy.shadow, policy.retention) = (secs(hold), shadow, secs(100));
+            policy.on_unknown = if resend { OnUnknown::Resend } else { OnUnknown::Review };
+        });
+        for one in moves {
+            match one {
+                Move::Comes(events) => {
+                    let mut events: Vec<_> = events;
+                    events.dedup();
+                    let event = |&(payment, id): &(u8, u8)| match id {
+                        0 => plain(&format!("tr_{payment}")),
+                        _ => of(&format!("tr_{payment}"), &format!("e{id}")),
+                    };
+                    gate.arrives(&events.iter().map(event).collect::<Vec<_>>());
+                }
+                Move::Passes(millis) => _ = gate.passes(Duration::from_millis(millis.into())),
+                Move::Does(which, what) if !gate.view.deliveries.is_empty() => {
+                    let delivery = &gate.view.deliveries[which.index(gate.view.deliveries.len())];
+                    let (id, input) = (delivery.id, input(what, delivery.attempts));
+                    // The same view, input and moment give the same transition.
+                    let twice = [(); 2].map(|()| format!("{:?}", apply(&gate.view, id, input.clone(), gate.now)));
+                    prop_assert_eq!(&twice[0], &twice[1]);
+                    let before = format!("{:?}", gate.view);
+                    if gate.tries(id, input).is_err() {
+                        prop_assert_eq!(before, format!("{:?}", gate.view), "a refused input changes nothing");
+                    }
+                }
+                Move::Does(..) => {}
+            }
+            holds(&gate)?;
+        }
+    }
+}

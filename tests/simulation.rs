@@ -1,0 +1,885 @@
+//! Whole days at the gate in virtual time, from a seed: callbacks, twins, payers, callers that hang up, and an app that
+//! is slow, refuses, breaks off, or answers too late and books all the same.
+//!
+//! `SEED=7 cargo test --test simulation` plays one schedule again; `SEEDS=20000` plays more of them.
+
+#![expect(clippy::unwrap_used, reason = "what the test itself builds is right, or the test is wrong")]
+
+use std::{
+    collections::{HashMap, VecDeque},
+    env,
+    net::{IpAddr, Ipv4Addr},
+    panic::AssertUnwindSafe,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Frame};
+use oncegate::{
+    callback::{Alias, Channel, Event, Key},
+    dispatch::{self, App, Dispatch, SendError},
+    intake::{Intake, Received, Reply},
+    provider::{
+        contract::{Ack, Provider, Scheme, Unrecognised},
+        extract::Dialect,
+        generic::GENERIC,
+        mollie::MOLLIE,
+    },
+    rule::{Choices, Head, Matcher, ProviderChoice, Rule, Rules, path::Template},
+    store::{
+        CommitError, Counts, Due, Store, StoreError, Want,
+        memory::{self, Memory},
+    },
+    telemetry::Metrics,
+    time::{SteadyClock, Timestamp},
+    transaction::{
+        lock::LeaseId,
+        policy::{LockBy, OnUnknown, Order, Policy, Retry},
+        state::{Delivery, Phase},
+        transition::{Act, Change, Input, Line, Transition, View},
+    },
+};
+use tokio::time::{Instant, Sleep, advance, sleep, timeout};
+
+/// How many schedules a plain `cargo test` plays.
+const SCHEDULES: u64 = 2000;
+/// The first byte goes out a little after the commit that says so, and the store takes its time.
+const SLACK: Duration = Duration::from_millis(900);
+
+#[test]
+fn whatever_comes_in_whatever_order_nothing_overlaps_repeats_is_swallowed_or_left() {
+    let number = |name| env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
+    let seeds = match (number("SEED"), number("SEEDS")) {
+        (Some(seed), _) => seed..seed + 1,
+        (None, count) => 0..count.unwrap_or(SCHEDULES),
+    };
+    let mut told = Told::default();
+    for seed in seeds {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let played = std::panic::catch_unwind(AssertUnwindSafe(|| runtime.block_on(play(seed))));
+        match played {
+            Ok(faults) if faults.0.is_empty() => told.add(&faults.1),
+            Ok(faults) => panic!("SEED={seed} cargo test --test simulation\n{}", faults.0.join("\n")),
+            Err(panicked) => {
+                eprintln!("SEED={seed} cargo test --test simulation");
+                std::panic::resume_unwind(panicked);
+            }
+        }
+    }
+    eprintln!("{told:?}");
+    if number("SEED").is_none() {
+        assert!(told.every_sort_occurs(), "the schedules no longer meet every sort of thing: {told:?}");
+    }
+}
+
+/// What the schedules met, so that a simulation in which nothing happens is noticed.
+#[derive(Debug, Default)]
+struct Told {
+    forwards: usize,
+    decisions: HashMap<String, usize>,
+    unknown: usize,
+    reviews: usize,
+    longest: Duration,
+}
+
+impl Told {
+    fn add(&mut self, other: &Self) {
+        self.forwards += other.forwards;
+        self.unknown += other.unknown;
+        self.reviews += other.reviews;
+        self.longest = self.longest.max(other.longest);
+        other.decisions.iter().for_each(|(what, count)| *self.decisions.entry(what.clone()).or_default() += count);
+    }
+
+    fn every_sort_occurs(&self) -> bool {
+        let decisions = ["first", "joined", "replayed", "new_state"];
+        self.unknown > 0 && self.reviews > 0 && decisions.iter().all(|what| self.decisions.contains_key(*what))
+    }
+}
+
+/// SplitMix64: the same seed, the same day.
+struct Chance(u64);
+
+impl Chance {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+
+    fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+
+    fn of<T: Copy>(&mut self, all: &[T]) -> T {
+        all[self.below(all.len() as u64) as usize]
+    }
+
+    fn millis(&mut self, limit: u64) -> Duration {
+        Duration::from_millis(self.below(limit))
+    }
+}
+
+// ------------------------------------------------------------------------------------------------ the app
+
+/// What a request is about, as the test knows it; the gate has to find out.
+#[derive(Clone, Debug)]
+struct Tag {
+    serial: usize,
+    channel: Channel,
+    payments: Vec<u64>,
+    /// Whether it carries a name of the kind that returns carry.
+    joined: bool,
+    /// What makes its events the same as others, and whether that holds for the window only.
+    identities: Vec<(String, bool)>,
+}
+
+#[derive(Debug)]
+struct Inside {
+    tag: Tag,
+    /// When the gate need not keep others out any more; `None` while it is at work and has not been lost sight of.
+    until: Option<Instant>,
+    placed: bool,
+}
+
+#[derive(Clone, Copy)]
+struct News {
+    start: Instant,
+    accepted: Instant,
+    in_batch: bool,
+}
+
+#[derive(Debug)]
+struct Forward {
+    serial: usize,
+    identities: Vec<(String, bool)>,
+    start: Instant,
+    accepted: bool,
+}
+
+/// The app and all that is known of the day.
+struct World {
+    chance: Mutex<Chance>,
+    tags: Mutex<Vec<Tag>>,
+    inside: Mutex<Vec<Inside>>,
+    forwards: Mutex<Vec<Forward>>,
+    /// The delivery by which each identity was last accepted as something new.
+    news: Mutex<HashMap<String, News>>,
+    /// When each request came.
+    came: Mutex<HashMap<usize, Instant>>,
+    faults: Mutex<Vec<String>>,
+    unknown: Mutex<usize>,
+    /// What waits for a person, and how often something did.
+    for_review: Mutex<Vec<LeaseId>>,
+    reviewed: Mutex<usize>,
+    closing: Mutex<bool>,
+    policy: Policy,
+    places: usize,
+    /// In a hundred tries, how many go wrong.
+    trouble: u64,
+    /// Whether the store lets others in between.
+    jitter: bool,
+}
+
+impl World {
+    fn chance(&self) -> MutexGuard<'_, Chance> {
+        self.chance.lock().unwrap()
+    }
+
+    fn fault(&self, what: String) {
+        self.faults.lock().unwrap().push(what);
+    }
+
+    /// What went to the app, for whoever looks into a fault.
+    fn the_day(&self, started: Instant) -> Vec<String> {
+        let came = self.came.lock().unwrap();
+        let line = |forward: &Forward| {
+            let (came, start) = (came[&forward.serial] - started, forward.start - started);
+            let Forward { serial, identities, accepted, .. } = forward;
+            format!("{start:?}: {serial}, came at {came:?}, {identities:?}, accepted: {accepted}")
+        };
+        let mut lines: Vec<String> = self.forwards.lock().unwrap().iter().map(line).collect();
+        lines.push(format!(
+            "{:?}, {} places, trouble {}, jitter {}",
+            self.policy, self.places, self.trouble, self.jitter
+        ));
+        lines
+    }
+
+    fn conflict(&self, a: &Tag, b: &Tag) -> bool {
+        self.policy.lock == LockBy::Upstream
+            || a.payments.iter().any(|payment| b.payments.contains(payment))
+            || (a.channel != b.channel && !(a.joined && b.joined))
+    }
+
+    fn enter(self: &Arc<Self>, tag: Tag) -> Visit {
+        let now = Instant::now();
+        let mut inside = self.inside.lock().unwrap();
+        let is_there = |other: &&Inside| other.until.is_none_or(|until| until > now);
+        for other in inside.iter().filter(is_there).filter(|other| self.conflict(&tag, &other.tag)) {
+            self.fault(format!("{tag:?} comes in while {other:?} is there"));
+        }
+        let placed = inside.iter().filter(is_there).filter(|other| other.placed).count();
+        if placed >= self.places {
+            self.fault(format!("{tag:?} has no place: {placed} of {} are taken", self.places));
+        }
+        let mut forwards = self.forwards.lock().unwrap();
+        forwards.push(Forward { serial: tag.serial, identities: tag.identities.clone(), start: now, accepted: false });
+        let at_work = self.chance().millis(12_000);
+        inside.push(Inside { tag, until: None, placed: true });
+        Visit { world: Arc::clone(self), at: inside.len() - 1, forward: forwards.len() - 1, at_work, over: false }
+    }
+
+    /// An accepted delivery has to bring something that no accepted one has brought before.
+    fn accepted(&self, forward: usize) {
+        let mut forwards = self.forwards.lock().unwrap();
+        let forward = &mut forwards[forward];
+        forward.accepted = true;
+        let came = self.came.lock().unwrap()[&forward.serial];
+        let in_batch = forward.identities.len() > 1;
+        let (mut news, mut is_new) = (self.news.lock().unwrap(), forward.identities.is_empty());
+        for (identity, windowed) in &forward.identities {
+            let window = self.policy.collapse_window;
+            match news.get(identity) {
+                // An event that is on its way may ride in a batch too, which may overtake it.
+                Some(before) if (in_batch || before.in_batch) && before.accepted >= came => {
+                    is_new = true;
+                    continue;
+                }
+                // One that rode along is still its own delivery's; should that come to nothing, it is forgotten.
+                Some(before) if before.in_batch && self.trouble > 0 => {}
+                Some(_) if !windowed => continue,
+                // What a person settled keeps the window of a try that nobody accepted.
+                Some(_) if *self.reviewed.lock().unwrap() > 0 => {}
+                // Riding in a batch starts no window, or one of its own; but who came after the first byte needs one more.
+                Some(before) if (in_batch || before.in_batch) && came >= before.start => {}
+                Some(before) if forward.start + SLACK < before.start + window => continue,
+                // At the very end of the window it may be one or the other.
+                Some(before) if forward.start < before.start + window => {
+                    is_new = true;
+                    continue;
+                }
+                _ => {}
+            }
+            is_new = true;
+            news.insert(identity.clone(), News { start: forward.start, accepted: Instant::now(), in_batch });
+        }
+        if !is_new {
+            self.fault(format!("delivered twice: {forward:?}, came at {came:?}"));
+        }
+    }
+}
+
+/// One request in the app.
+struct Visit {
+    world: Arc<World>,
+    at: usize,
+    forward: usize,
+    /// How long the app works on when nobody listens any more.
+    at_work: Duration,
+    over: bool,
+}
+
+impl Visit {
+    fn ends(&mut self, until: Instant, placed: bool) {
+        self.over = true;
+        let entry = &mut self.world.inside.lock().unwrap()[self.at];
+        (entry.until, entry.placed) = (Some(until), placed);
+    }
+
+    fn is_return(&self) -> bool {
+        self.world.inside.lock().unwrap()[self.at].tag.channel == Channel::Return
+    }
+
+    /// The whole answer is out.
+    fn answered(&mut self, status: StatusCode) {
+        let channel = self.world.inside.lock().unwrap()[self.at].tag.channel;
+        let unclear = matches!(status, StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT);
+        match channel {
+            Channel::Webhook if unclear => self.lost(),
+            Channel::Webhook if !status.is_success() => self.ends(Instant::now(), false),
+            Channel::Webhook => {
+                self.ends(Instant::now() + self.world.policy.linger, false);
+                self.world.accepted(self.forward);
+            }
+            Channel::Return => self.ends(Instant::now() + self.world.policy.linger, false),
+        }
+    }
+
+    /// The gate lost sight of it: it has to reckon with it until it ends, or for `quiet`.
+    fn lost(&mut self) {
+        *self.world.unknown.lock().unwrap() += 1;
+        self.ends(Instant::now() + self.at_work.min(self.world.policy.quiet), true);
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        if !self.over {
+            self.lost();
+        }
+    }
+}
+
+struct Fake(Arc<World>);
+
+/// How a try goes.
+#[derive(Clone, Copy, Debug)]
+enum Mood {
+    Fine,
+    Slow,
+    Error,
+    MiddleBox,
+    Garbage,
+    Reset,
+    Unwritten,
+    TooLate,
+    CutBody,
+    StuckBody,
+}
+
+impl App for Fake {
+    type Connection = ();
+    type Body = Pieces;
+
+    async fn connect(&self) -> Result<(), String> {
+        let (refuses, takes) = {
+            let mut chance = self.0.chance();
+            (chance.below(400) < self.0.trouble, chance.millis(20))
+        };
+        sleep(takes).await;
+        if refuses { Err("connection refused".to_owned()) } else { Ok(()) }
+    }
+
+    async fn send(&self, (): (), request: Request<Bytes>, limit: Duration) -> Result<Response<Pieces>, SendError> {
+        tokio::time::timeout(limit, self.answer(request)).await.unwrap_or(Err(SendError::TooSlow))
+    }
+}
+
+impl Fake {
+    async fn answer(&self, request: Request<Bytes>) -> Result<Response<Pieces>, SendError> {
+        let serial: usize = request.headers()["x-serial"].to_str().unwrap().parse().unwrap();
+        let (mood, quick, slow) = {
+            let mut chance = self.0.chance();
+            let moods = [
+                Mood::Slow,
+                Mood::Error,
+                Mood::MiddleBox,
+                Mood::Garbage,
+                Mood::Reset,
+                Mood::Unwritten,
+                Mood::TooLate,
+                Mood::CutBody,
+                Mood::StuckBody,
+            ];
+            let mood = if chance.below(100) < self.0.trouble { chance.of(&moods) } else { Mood::Fine };
+            (mood, chance.millis(300), chance.millis(4000))
+        };
+        if matches!(mood, Mood::Unwritten) {
+            return Err(SendError::NotSent("found dead, nothing was written".to_owned()));
+        }
+        let tag = self.0.tags.lock().unwrap()[serial].clone();
+        let mut visit = self.0.enter(tag);
+        match mood {
+            Mood::Slow => sleep(slow).await,
+            Mood::TooLate => sleep(self.0.policy.timeout + slow).await,
+            _ => sleep(quick).await,
+        }
+        let (status, body) = match mood {
+            Mood::Reset => {
+                visit.lost();
+                return Err(SendError::Unknown("connection reset".to_owned()));
+            }
+            Mood::Error => (StatusCode::INTERNAL_SERVER_ERROR, "oops"),
+            Mood::MiddleBox => (StatusCode::BAD_GATEWAY, "bad gateway"),
+            Mood::Garbage => (StatusCode::OK, "\0<<not what you think"),
+            _ => (StatusCode::OK, "[]"),
+        };
+        let mut frames = VecDeque::from([(Duration::ZERO, Ok(Bytes::from_static(body.as_bytes())))]);
+        match mood {
+            Mood::CutBody => frames.push_back((quick, Err("cut".to_owned()))),
+            Mood::StuckBody => frames.push_back((self.0.policy.timeout * 2, Ok(Bytes::from_static(b"late")))),
+            _ => frames.push_back((quick / 8, Ok(Bytes::from(serial.to_string())))),
+        }
+        if matches!(mood, Mood::StuckBody) && visit.is_return() {
+            // The browser gets the rest whenever it comes; the gate waits for it no longer than this.
+            visit.ends(Instant::now() + self.0.policy.timeout + self.0.policy.quiet, true);
+        }
+        let mut response = Response::new(Pieces { status, frames, wait: None, visit });
+        *response.status_mut() = status;
+        response.headers_mut().insert("set-cookie", HeaderValue::from_str(&format!("s={serial}")).unwrap());
+        Ok(response)
+    }
+}
+
+/// An answer's body, piece by piece.
+struct Pieces {
+    status: StatusCode,
+    frames: VecDeque<(Duration, Result<Bytes, String>)>,
+    wait: Option<Pin<Box<Sleep>>>,
+    visit: Visit,
+}
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = String;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, String>>> {
+        let this = &mut *self;
+        let Some((pause, _)) = this.frames.front() else {
+            if !this.visit.over {
+                this.visit.answered(this.status);
+            }
+            return Poll::Ready(None);
+        };
+        let wait = this.wait.get_or_insert_with(|| Box::pin(sleep(*pause)));
+        ready!(wait.as_mut().poll(cx));
+        this.wait = None;
+        let piece = this.frames.pop_front().map(|(_, piece)| piece.map(Frame::data));
+        if matches!(piece, Some(Err(_))) {
+            this.visit.lost();
+        }
+        Poll::Ready(piece)
+    }
+}
+
+// ------------------------------------------------------------------------------------------------ the store
+
+/// An engine that lets others in between a look and a commit, as disks and threads do.
+struct Shaky {
+    memory: Memory,
+    world: Arc<World>,
+}
+
+impl Shaky {
+    async fn pause(&self) {
+        if !self.world.jitter {
+            return;
+        }
+        let (turns, rests) = {
+            let mut chance = self.world.chance();
+            let longest = chance.of(&[3, 3, 3, 200]);
+            (chance.below(4), chance.one_in(12).then(|| chance.millis(longest)))
+        };
+        for _ in 0..turns {
+            tokio::task::yield_now().await;
+        }
+        if let Some(rest) = rests {
+            sleep(rest).await;
+        }
+    }
+}
+
+impl Store for Shaky {
+    async fn load(&self, want: Want<'_>, now: Timestamp) -> Result<View, StoreError> {
+        self.pause().await;
+        let view = self.memory.load(want, now).await;
+        self.pause().await;
+        view
+    }
+
+    async fn commit(&self, transition: Transition, now: Timestamp) -> Result<Vec<LeaseId>, CommitError> {
+        self.pause().await;
+        let for_review = transition.deliveries.iter().filter_map(|change| match change {
+            Change::Put(Delivery { id, phase: Phase::Review { .. }, .. }) => Some(*id),
+            _ => None,
+        });
+        let for_review: Vec<_> = for_review.collect();
+        let granted = self.memory.commit(transition, now).await;
+        if granted.is_ok() {
+            *self.world.reviewed.lock().unwrap() += for_review.len();
+            self.world.for_review.lock().unwrap().extend(for_review);
+        }
+        self.pause().await;
+        granted
+    }
+
+    async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<Due>, StoreError> {
+        let due = self.memory.due(now, limit).await;
+        self.pause().await;
+        due
+    }
+
+    async fn forget(&self, now: Timestamp, limit: usize) -> Result<bool, StoreError> {
+        self.memory.forget(now, limit).await
+    }
+
+    async fn history(&self, transaction: Key) -> Result<Vec<Line>, StoreError> {
+        self.memory.history(transaction).await
+    }
+
+    fn counts(&self) -> Counts {
+        self.memory.counts()
+    }
+}
+
+// ------------------------------------------------------------------------------------------------ the gate
+
+/// A provider whose callbacks carry several events: `reference:event:hash`, one a line; an empty part is not there.
+static SEVERAL: Provider = Provider {
+    name: "several",
+    title: "Several",
+    recognise: |_| false,
+    scheme: Scheme::Unsigned,
+    events: |view, _| {
+        let text = std::str::from_utf8(view.body).map_err(|error| Unrecognised(error.to_string()))?;
+        let part = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        let event = |line: &str| {
+            let mut parts = line.split(':');
+            let mut next = || parts.next().and_then(part);
+            let (reference, event_id, hash) = (next().unwrap_or_default(), next(), next());
+            let alias = |value| Alias { kind: Arc::from("payment_hash"), value };
+            Event { reference, event_id, aliases: hash.map(alias).into_iter().collect(), ..Event::default() }
+        };
+        Ok(text.lines().map(event).collect())
+    },
+    ack: Ack { status: StatusCode::OK, content_type: None, body: "[accepted]" },
+    refusal: StatusCode::UNAUTHORIZED,
+    answer_limit: Duration::from_secs(10),
+    retry_span: Duration::from_secs(3600),
+    sources: &[],
+};
+
+fn rules(policy: &Policy) -> Rules {
+    let rule = |path: &str, choices: Choices| Rule {
+        name: None,
+        matcher: Matcher { paths: vec![Template::parse(path, Dialect::Strict).unwrap()], ..Matcher::default() },
+        choices: Choices { hold: Some(policy.hold), retention: Some(policy.retention), ..choices },
+    };
+    let webhook = |provider| Choices { provider: Some(ProviderChoice::Named(provider)), ..Choices::default() };
+    let places = |text: &str| vec![text.parse().unwrap()];
+    let generic = Choices {
+        reference: Some(places("json:$.payment")),
+        event_id: Some(places("json:$.event")),
+        aliases: vec![(Arc::from("payment_hash"), places("json:$.hash"))],
+        ..webhook(&GENERIC)
+    };
+    let back = Choices {
+        channel: Some(Channel::Return),
+        aliases: vec![(Arc::from("payment_hash"), places("query:hash"))],
+        ..Choices::default()
+    };
+    let rules = vec![
+        rule("/mollie/{company}", webhook(&MOLLIE)),
+        rule("/generic/{company}", generic),
+        rule("/several/{company}", webhook(&SEVERAL)),
+        rule("/return", back),
+    ];
+    Rules::new(rules, policy.clone())
+}
+
+fn some_policy(chance: &mut Chance) -> Policy {
+    let seconds = Duration::from_secs;
+    let several = chance.one_in(3);
+    Policy {
+        lock: if chance.one_in(6) { LockBy::Upstream } else { LockBy::Names },
+        hold: seconds(chance.of(&[0, 1, 2])),
+        linger: if several { seconds(chance.of(&[1, 3])) } else { Duration::ZERO },
+        collapse_window: seconds(chance.of(&[2, 10, 30])),
+        retention: seconds(900),
+        quiet: seconds(chance.of(&[2, 10])),
+        return_wait: seconds(30),
+        timeout: seconds(6),
+        on_unknown: chance.of(&[OnUnknown::Resend, OnUnknown::Resend, OnUnknown::Review]),
+        order: chance.of(&[Order::Passing, Order::Passing, Order::Strict]),
+        retry: Retry { first: seconds(1), longest: seconds(8), attempts: chance.of(&[3, 6, 12]) },
+        ..Policy::default()
+    }
+}
+
+/// One request of the day.
+struct Call {
+    at: Duration,
+    uri: String,
+    body: String,
+    hangs_up: bool,
+    tag: Tag,
+}
+
+/// How a provider tells of a payment.
+#[derive(Clone, Copy)]
+enum Style {
+    /// Mollie's form: only an id.
+    Bare,
+    /// An event id.
+    Numbered,
+    /// An event id, and the name by which returns are called.
+    Joined,
+    /// Several events at once, some of which have no id.
+    Several,
+}
+
+fn some_calls(chance: &mut Chance) -> Vec<Call> {
+    let payments = 1 + chance.below(5);
+    let span = chance.of(&[500, 4000, 40_000]);
+    let count = 2 + chance.below(36);
+    let styles: Vec<Style> = (0..payments)
+        .map(|_| chance.of(&[Style::Bare, Style::Bare, Style::Numbered, Style::Joined, Style::Several]))
+        .collect();
+    let mut calls = Vec::new();
+    for serial in 0..count as usize {
+        let payment = chance.below(payments);
+        let at = chance.millis(span);
+        let hangs_up = chance.one_in(8);
+        let style = styles[payment as usize];
+        let call = |uri: String, body: String, tag: Tag| Call { at, uri, body, hangs_up, tag };
+        let tag = |channel, joined, identities| Tag { serial, channel, payments: vec![payment], joined, identities };
+        if chance.one_in(4) {
+            let named = !chance.one_in(8);
+            let query = if named { format!("?hash=h{payment}") } else { String::new() };
+            let tag = tag(Channel::Return, named, Vec::new());
+            // A return that names nothing belongs to a payment that nobody can know.
+            let tag = if named { tag } else { Tag { payments: Vec::new(), ..tag } };
+            calls.push(call(format!("/return{query}"), String::new(), tag));
+            continue;
+        }
+        let event = chance.below(3);
+        calls.push(match style {
+            Style::Bare => call(
+                "/mollie/acme".into(),
+                format!("id=tr_{payment}"),
+                tag(Channel::Webhook, false, vec![(format!("tr_{payment}"), true)]),
+            ),
+            Style::Numbered | Style::Joined => {
+                let joined = matches!(style, Style::Joined);
+                let hash = if joined { format!(r#","hash":"h{payment}""#) } else { String::new() };
+                let body = format!(r#"{{"payment":"g{payment}","event":"e{event}"{hash}}}"#);
+                let identity = (format!("g{payment}/e{event}"), false);
+                call("/generic/acme".into(), body, tag(Channel::Webhook, joined, vec![identity]))
+            }
+            Style::Several => several(chance, serial, &styles, at, hangs_up),
+        });
+    }
+    calls
+}
+
+fn several(chance: &mut Chance, serial: usize, styles: &[Style], at: Duration, hangs_up: bool) -> Call {
+    let with: Vec<u64> = (0..styles.len() as u64).filter(|p| matches!(styles[*p as usize], Style::Several)).collect();
+    let (mut body, mut payments, mut identities) = (String::new(), Vec::new(), Vec::new());
+    for _ in 0..=chance.below(3) {
+        let payment = chance.of(&with);
+        let event = if chance.one_in(3) { String::new() } else { format!("e{}", chance.below(4)) };
+        let identity = (format!("s{payment}/{event}"), event.is_empty());
+        if identities.contains(&identity) {
+            continue;
+        }
+        body += &format!("s{payment}:{event}:\n");
+        payments.push(payment);
+        identities.push(identity);
+    }
+    let tag = Tag { serial, channel: Channel::Webhook, payments, joined: false, identities };
+    Call { at, uri: "/several/acme".into(), body, hangs_up, tag }
+}
+
+/// What a caller heard.
+struct Heard {
+    tag: Tag,
+    came: Instant,
+    status: StatusCode,
+    cookie: Option<String>,
+    decision: Option<String>,
+    body: Result<Bytes, String>,
+}
+
+async fn play(seed: u64) -> (Vec<String>, Told) {
+    let mut chance = Chance(seed);
+    let policy = some_policy(&mut chance);
+    let calls = some_calls(&mut chance);
+    let places = chance.of(&[1, 2, 4, 8, 1000]);
+    let world = Arc::new(World {
+        tags: Mutex::new(calls.iter().map(|call| call.tag.clone()).collect()),
+        inside: Mutex::default(),
+        forwards: Mutex::default(),
+        news: Mutex::default(),
+        came: Mutex::default(),
+        faults: Mutex::default(),
+        unknown: Mutex::default(),
+        for_review: Mutex::default(),
+        reviewed: Mutex::default(),
+        closing: Mutex::default(),
+        places,
+        trouble: chance.of(&[0, 10, 50]),
+        jitter: chance.one_in(2),
+        policy: policy.clone(),
+        chance: Mutex::new(Chance(chance.next())),
+    });
+    let memory = Memory::new(memory::Options { places, ..memory::Options::default() });
+    let store = Shaky { memory, world: Arc::clone(&world) };
+    let clock = SteadyClock::starting_at(Timestamp::from_millis(1_800_000_000_000));
+    let options = dispatch::Options::default();
+    let dispatch = Dispatch::new(store, Fake(Arc::clone(&world)), clock, Arc::new(Metrics::new()), options);
+    tokio::spawn(Arc::clone(&dispatch).run_timers());
+    // Where later events wait for a person, there has to be one.
+    if policy.order == Order::Strict || chance.one_in(4) {
+        tokio::spawn(person(Arc::clone(&dispatch), Arc::clone(&world)));
+    }
+    let intake = Intake::new(Arc::clone(&dispatch), "http://app".into(), HashMap::new());
+    let rules = rules(&policy);
+    let started = Instant::now();
+    let callers: Vec<_> = calls
+        .into_iter()
+        .map(|call| tokio::spawn(one_call(call, rules.clone(), Arc::clone(&intake), Arc::clone(&world))))
+        .collect();
+    let mut told = Told::default();
+    let mut all = Vec::new();
+    for caller in callers {
+        match timeout(Duration::from_secs(3600), caller).await {
+            Ok(Ok(heard)) => all.extend(heard),
+            Ok(Err(panicked)) => world.fault(format!("a caller's task ended early: {panicked}")),
+            Err(_) => world.fault("somebody starves".to_owned()),
+        }
+    }
+    told.longest = started.elapsed();
+    drain(&dispatch, &world, &policy).await;
+    for heard in &all {
+        check(heard, &world);
+        if let Some(decision) = &heard.decision {
+            *told.decisions.entry(decision.clone()).or_default() += 1;
+        }
+    }
+    told.reviews = *world.reviewed.lock().unwrap();
+    told.forwards = world.forwards.lock().unwrap().len();
+    told.unknown = *world.unknown.lock().unwrap();
+    let mut faults = std::mem::take(&mut *world.faults.lock().unwrap());
+    if !faults.is_empty() {
+        faults.extend(world.the_day(started));
+    }
+    (faults, told)
+}
+
+/// Looks in now and then, and decides about all that waits.
+async fn person(dispatch: Arc<Dispatch<Shaky, Fake>>, world: Arc<World>) {
+    loop {
+        sleep(Duration::from_secs(15)).await;
+        if *world.closing.lock().unwrap() {
+            return;
+        }
+        let waiting = std::mem::take(&mut *world.for_review.lock().unwrap());
+        for id in waiting {
+            let act = world.chance().of(&[Act::Resend, Act::Settle, Act::Discard]);
+            if let Err(error) = dispatch.step(id, &Input::Act(act)).await {
+                world.fault(format!("a person's {act:?} was not possible: {error}"));
+            }
+        }
+    }
+}
+
+async fn one_call(call: Call, rules: Rules, intake: Arc<Intake<Shaky, Fake>>, world: Arc<World>) -> Option<Heard> {
+    sleep(call.at).await;
+    let came = Instant::now();
+    world.came.lock().unwrap().insert(call.tag.serial, came);
+    let mut headers = HeaderMap::new();
+    let kind = if call.body.starts_with("id=") { "application/x-www-form-urlencoded" } else { "application/json" };
+    headers.insert("content-type", HeaderValue::from_static(kind));
+    headers.insert("x-serial", HeaderValue::from(call.tag.serial));
+    let method = if call.tag.channel == Channel::Return { Method::GET } else { Method::POST };
+    let uri: Uri = call.uri.parse().unwrap();
+    let source = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let head = Head { method: &method, uri: &uri, headers: &headers, host: "pay.example.org", source };
+    let route = rules.classify(&head).expect("a callback");
+    let (body, host) = (Bytes::from(call.body), "pay.example.org".to_owned());
+    let received = Received { method, uri, headers, body, host, source };
+    let handled = tokio::spawn(intake.handle(route, received));
+    if call.hangs_up {
+        // The listener only watches the task; a caller that goes away cancels nothing.
+        return None;
+    }
+    let (head, body) = match handled.await.expect("an answer") {
+        Reply::Whole(response) => {
+            let (head, body) = response.into_parts();
+            (head, Ok(body))
+        }
+        Reply::Relayed(response) => {
+            let (head, body) = response.into_parts();
+            (head, body.collect().await.map(|body| body.to_bytes()).map_err(|error| error.to_string()))
+        }
+        Reply::Streamed(response) => {
+            let (head, body) = response.into_parts();
+            (head, body.collect().await.map(|body| body.to_bytes()))
+        }
+    };
+    let text = |name| head.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let (cookie, decision) = (text("set-cookie"), text("oncegate-decision"));
+    Some(Heard { tag: call.tag, came, status: head.status, cookie, decision, body })
+}
+
+/// Waits until nothing is under way, and looks at what is left.
+async fn drain(dispatch: &Arc<Dispatch<Shaky, Fake>>, world: &World, policy: &Policy) {
+    let settled = async || {
+        loop {
+            let counts = dispatch.store.counts();
+            let kept = if policy.order == Order::Strict { counts.review } else { 0 };
+            if counts.deliveries == counts.review && counts.in_flight == 0 && counts.leases <= kept {
+                return;
+            }
+            sleep(Duration::from_millis(250)).await;
+        }
+    };
+    let all_settled = async {
+        settled().await;
+        // The person goes home, and has not left anything half done.
+        *world.closing.lock().unwrap() = true;
+        sleep(Duration::from_secs(1)).await;
+        settled().await;
+    };
+    if timeout(Duration::from_secs(3600), all_settled).await.is_err() {
+        world.fault(format!("left over: {:?}", dispatch.store.counts()));
+    }
+    // Those who were told in the last moment are gone in the next.
+    sleep(Duration::from_millis(100)).await;
+    let left = dispatch.left_over();
+    if left != [0; 4] {
+        world.fault(format!("callers, deliveries waited on, permits, held names left over: {left:?}"));
+    }
+    advance(policy.retention + Duration::from_secs(180)).await;
+    while dispatch.store.memory.forget(dispatch.clock_now(), 64).await.unwrap() {}
+    let counts = dispatch.store.counts();
+    if counts.transactions > counts.review * 3 {
+        world.fault(format!("remembered for ever: {counts:?}"));
+    }
+}
+
+fn check(heard: &Heard, world: &World) {
+    let own = format!("s={}", heard.tag.serial);
+    if heard.cookie.as_ref().is_some_and(|cookie| *cookie != own) {
+        world.fault(format!("{:?} got the cookie of another: {:?}", heard.tag, heard.cookie));
+    }
+    if heard.tag.channel == Channel::Return {
+        let whole = heard.body.as_ref().is_ok_and(|body| body.ends_with(heard.tag.serial.to_string().as_bytes()));
+        let late = heard.body.as_ref().is_ok_and(|body| body.ends_with(b"late"));
+        let waits = heard.cookie.is_none();
+        if heard.status.is_success() && !whole && !late && !waits && heard.body.is_ok() {
+            world.fault(format!("{:?} got the page of another: {:?}", heard.tag, heard.body));
+        }
+        return;
+    }
+    // What a person has, or has decided, may be acknowledged without having been accepted.
+    if !heard.status.is_success() || *world.reviewed.lock().unwrap() > 0 {
+        return;
+    }
+    let forwards = world.forwards.lock().unwrap();
+    for (identity, windowed) in &heard.tag.identities {
+        // Whoever may tell of a change has been told success only if the app hears of it after he came.
+        let told = |forward: &&Forward| {
+            forward.accepted
+                && forward.identities.iter().any(|(known, _)| known == identity)
+                && (!windowed || forward.start >= heard.came)
+        };
+        if !forwards.iter().any(|forward| told(&forward)) {
+            world.fault(format!(
+                "{:?} was told success, and {identity} never got to the app after {:?}",
+                heard.tag, heard.came
+            ));
+        }
+    }
+}
