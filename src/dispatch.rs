@@ -268,7 +268,7 @@ impl<S: Store, A: App> Dispatch<S, A> {
             }
             None => {
                 let dispatch = Arc::clone(self);
-                tokio::spawn(async move { drop(dispatch.attempt(lease).await) });
+                tokio::spawn(async move { drop(dispatch.attempt_of(lease).await) });
             }
         }
     }
@@ -377,20 +377,28 @@ impl<S: Store, A: App> Dispatch<S, A> {
         Err(CommitError::Conflict.into())
     }
 
-    /// One try of a delivery whose lease has been granted. Says what came of it, unless somebody else was before us.
-    pub async fn attempt(self: Arc<Self>, id: LeaseId) -> Option<Heard> {
-        let mut guard = Unfinished { dispatch: Some(Arc::clone(&self)), id, attempt: 1, begun: false };
-        let now = self.clock.now();
-        let delivery = match self.store.load(Want::Delivery(id), now).await {
+    /// One try of a delivery whose lease has been granted to somebody who may know nothing else of it.
+    async fn attempt_of(self: Arc<Self>, id: LeaseId) -> Option<Heard> {
+        let guard = Unfinished { dispatch: Some(Arc::clone(&self)), id, attempt: 1, begun: false };
+        let delivery = match self.store.load(Want::Delivery(id), self.clock.now()).await {
             Ok(view) => view.deliveries.into_iter().find(|known| known.id == id && known.phase == Phase::Queued),
-            Err(error) => return Box::pin(guard.fail(Ending::NotSent(error.to_string()))).await,
+            Err(error) => return guard.fail(Ending::NotSent(error.to_string())).await,
         };
-        let Some(delivery) = delivery else {
-            guard.disarm();
-            self.give_back(id);
-            return None;
-        };
-        guard.attempt = delivery.attempts + 1;
+        guard.disarmed();
+        match delivery {
+            Some(delivery) => self.attempt(delivery).await,
+            None => {
+                self.give_back(id);
+                None
+            }
+        }
+    }
+
+    /// One try of a delivery whose lease has been granted. Says what came of it, unless somebody else was before us.
+    pub async fn attempt(self: Arc<Self>, delivery: Delivery) -> Option<Heard> {
+        let (id, attempt) = (delivery.id, delivery.attempts + 1);
+        let mut guard = Unfinished { dispatch: Some(Arc::clone(&self)), id, attempt, begun: false };
+        let now = self.clock.now();
         let letter = &delivery.letter;
         self.unhold(id, letter);
         let waited = now.since(letter.arrived);
@@ -696,6 +704,10 @@ struct Unfinished<S: Store, A: App> {
 impl<S: Store, A: App> Unfinished<S, A> {
     fn disarm(&mut self) {
         self.dispatch = None;
+    }
+
+    fn disarmed(mut self) {
+        self.disarm();
     }
 
     async fn fail(mut self, ending: Ending) -> Option<Heard> {

@@ -9,7 +9,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Method, Response, StatusCode, Uri,
+    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri,
     header::{
         CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER, TE, TRAILER, TRANSFER_ENCODING,
         UPGRADE,
@@ -39,7 +39,9 @@ use crate::{
 };
 
 /// Every answer to a webhook says what was decided about it.
-pub const DECISION_HEADER: &str = "oncegate-decision";
+pub static DECISION_HEADER: HeaderName = HeaderName::from_static("oncegate-decision");
+static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// A callback that has been read whole.
 #[derive(Debug)]
@@ -154,6 +156,7 @@ impl<S: Store, A: App> Intake<S, A> {
             transition.links = reading.links();
             // In shadow a delivery is there to be counted; this one request records its outcome.
             let seen = (!transition.deliveries.is_empty()).then_some(id);
+            let delivery = transition.committed(id);
             line.decisions(decided.decisions, decided.why);
             let place = match decided.course {
                 Course::Deliver(_) | Course::Wait(_) | Course::Again(_) => match self.dispatch.take_place() {
@@ -186,9 +189,11 @@ impl<S: Store, A: App> Intake<S, A> {
             match decided.course {
                 Course::Deliver(_) if granted => {
                     // Nobody is before us: the try needs no task of its own.
-                    let Some(heard) = Arc::clone(&self.dispatch).attempt(id).await else {
-                        return self.going_down(line);
+                    let heard = match delivery {
+                        Some(delivery) => Arc::clone(&self.dispatch).attempt(delivery).await,
+                        None => None,
                     };
+                    let Some(heard) = heard else { return self.going_down(line) };
                     return line.tell(&self.book, reply_own(heard));
                 }
                 Course::Deliver(_) => {
@@ -467,9 +472,8 @@ fn reply_full(full: Full) -> Response<Bytes> {
     for name in [CONNECTION, CONTENT_LENGTH, TE, TRAILER, TRANSFER_ENCODING, UPGRADE] {
         response.headers_mut().remove(name);
     }
-    for name in ["keep-alive", "proxy-connection"] {
-        response.headers_mut().remove(name);
-    }
+    response.headers_mut().remove(&KEEP_ALIVE);
+    response.headers_mut().remove(&PROXY_CONNECTION);
     response
 }
 

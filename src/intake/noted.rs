@@ -69,7 +69,7 @@ impl<'r> Noted<'r> {
     /// Ends the notes with what the caller hears, which says what was decided.
     pub fn tell<B>(self, book: &Book, mut response: Response<Bytes>) -> Reply<B> {
         if let (Channel::Webhook, Some(decision)) = (self.reading.claimed.channel, self.leading()) {
-            response.headers_mut().insert(DECISION_HEADER, HeaderValue::from_static(decision.as_str()));
+            response.headers_mut().insert(&DECISION_HEADER, HeaderValue::from_static(decision.as_str()));
         }
         self.end(book, response.status());
         Reply::Whole(response)

@@ -307,7 +307,7 @@ async fn after_a_scripted_run_the_figures_are_exactly_what_happened() {
     let first = gate.begin(mollie("tr_1")).await;
     let visit = office.next().await;
     let second = gate.begin(mollie("tr_1")).await;
-    gate.waiters(1).await;
+    gate.waiters(2).await;
     assert_eq!(gate.running.metrics.in_flight.get(), 1);
     visit.answer(BRACKETS);
     first.await.unwrap().is_brackets();

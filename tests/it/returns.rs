@@ -196,7 +196,7 @@ async fn no_more_callbacks_are_in_the_app_than_it_has_places_and_pages_need_none
         told.push(gate.begin(mollie(&format!("tr_{payment}"))).await);
     }
     let inside = [office.next().await, office.next().await];
-    gate.waiters(2).await;
+    gate.waiters(4).await;
     assert!(office.is_quiet());
     let page = gate.begin("GET /client/invoices HTTP/1.1\r\nHost: a\r\n\r\n").await;
     office.next().await.says(200, "invoices");

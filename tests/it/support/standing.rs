@@ -93,7 +93,7 @@ impl Standing {
         line.map_or(0.0, |value| value.parse().expect("a number"))
     }
 
-    /// Waits until so many callers wait on a delivery. Who could go to the app at once waits on nobody.
+    /// Waits until so many callers wait for an answer.
     pub async fn waiters(&self, count: i64) {
         self.until("callers wait", || self.running.metrics.waiters.get() == count).await;
     }
