@@ -3,6 +3,8 @@
 mod admin;
 mod demo;
 mod dialect;
+mod papers;
 mod passthrough;
 mod support;
 mod telemetry;
+mod tidy;
