@@ -230,11 +230,12 @@ impl<S: Store, A: App> Dispatch<S, A> {
         let due = earliest(&transition);
         let held = newly_held(&transition);
         let started = Instant::now();
+        let now = self.clock.at(started);
         // Before the commit, for after it the delivery may be gone before it is noted.
         if let Some((id, letter)) = &held {
             self.note_held(*id, &letter.claimed);
         }
-        let committed = self.store.commit(transition, self.clock.now()).await;
+        let committed = self.store.commit(transition, now).await;
         if let (Err(_), Some((id, letter))) = (&committed, &held) {
             self.unhold(*id, letter);
         }
@@ -332,6 +333,11 @@ impl<S: Store, A: App> Dispatch<S, A> {
         (!full).then_some(waiter)
     }
 
+    /// Whether one more caller may wait.
+    pub fn has_room(&self) -> bool {
+        self.waiting() < self.options.max_waiters
+    }
+
     /// How many callers wait.
     pub fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
@@ -426,7 +432,8 @@ impl<S: Store, A: App> Dispatch<S, A> {
 
     /// Sends a request and reads the answer whole, within the time limit; says what came of it.
     pub async fn exchange(&self, connection: A::Connection, request: &StoredRequest, policy: &Policy) -> Heard {
-        let deadline = Instant::now() + policy.timeout;
+        let started = Instant::now();
+        let deadline = started + policy.timeout;
         let exchange = async {
             let response = self.app.send(connection, request.to_http(), policy.timeout).await?;
             self.read_whole(response, deadline).await

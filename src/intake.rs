@@ -156,10 +156,13 @@ impl<S: Store, A: App> Intake<S, A> {
             let seen = (!transition.deliveries.is_empty()).then_some(id);
             line.decisions(decided.decisions, decided.why);
             let waiter = match &decided.course {
-                Course::Deliver(id) | Course::Wait(id) | Course::Again(id) => match self.dispatch.wait_on(*id) {
+                Course::Wait(id) | Course::Again(id) => match self.dispatch.wait_on(*id) {
                     Some(waiter) => Some(waiter),
                     None => return self.overflow(line, "too many callers wait already"),
                 },
+                Course::Deliver(_) if !self.dispatch.has_room() => {
+                    return self.overflow(line, "too many callers wait already");
+                }
                 _ => None,
             };
             let mut granted = false;
@@ -185,7 +188,9 @@ impl<S: Store, A: App> Intake<S, A> {
                     return line.tell(&self.book, reply_own(heard));
                 }
                 Course::Deliver(_) => {
-                    let Some(heard) = wait(waiter).await else { return self.going_down(line) };
+                    let waiter = self.dispatch.wait_on(id);
+                    // Had it ended by now, in the blink since the commit, what became of it is decided like any repeat.
+                    let Some(heard) = self.still_there(id, waiter).await else { continue };
                     return line.tell(&self.book, reply_of(&heard, true));
                 }
                 Course::Wait(id) => {

@@ -114,6 +114,12 @@ impl SteadyClock {
     pub fn starting_at(start: Timestamp) -> Self {
         Self { epoch: tokio::time::Instant::now(), start }
     }
+
+    /// What it showed at that moment.
+    #[must_use]
+    pub fn at(&self, moment: tokio::time::Instant) -> Timestamp {
+        self.start.after(moment.saturating_duration_since(self.epoch))
+    }
 }
 
 impl Clock for SteadyClock {
