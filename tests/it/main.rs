@@ -1,5 +1,7 @@
 //! The integration tests, in one binary so that they are linked once; each file is named as the part it tests.
 
+#![allow(clippy::unwrap_used, reason = "what fails here fails a test")]
+
 mod admin;
 mod demo;
 mod dialect;
