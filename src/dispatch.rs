@@ -319,23 +319,13 @@ impl<S: Store, A: App> Dispatch<S, A> {
         self.permits.remove(&lease).is_some()
     }
 
-    /// A place among those who wait on a delivery; `None` where a bound is reached.
-    pub fn wait_on(self: &Arc<Self>, id: LeaseId) -> Option<Waiter<S, A>> {
+    /// A place among those who wait for an answer; `None` where there is no room for one more.
+    pub fn take_place(self: &Arc<Self>) -> Option<Place<S, A>> {
         if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.options.max_waiters {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
-        let entry = self.waiters.entry(id).or_insert_with(|| watch::Sender::new(None));
-        let full = entry.receiver_count() >= self.options.max_waiters_per_transaction;
-        let receiver = entry.subscribe();
-        drop(entry);
-        let waiter = Waiter { dispatch: Arc::clone(self), id, receiver: Some(receiver) };
-        (!full).then_some(waiter)
-    }
-
-    /// Whether one more caller may wait.
-    pub fn has_room(&self) -> bool {
-        self.waiting() < self.options.max_waiters
+        Some(Place { dispatch: Arc::clone(self) })
     }
 
     /// How many callers wait.
@@ -645,9 +635,33 @@ impl From<StoreError> for StepError {
     }
 }
 
-/// One caller who waits on a delivery; it is counted for as long as it lives.
-pub struct Waiter<S: Store, A: App> {
+/// One caller who waits for an answer; he is counted for as long as it lives.
+pub struct Place<S: Store, A: App> {
     dispatch: Arc<Dispatch<S, A>>,
+}
+
+impl<S: Store, A: App> Place<S, A> {
+    /// Waits on this delivery. `None` where too many do already; the one whose own delivery it is (`own`) always may.
+    pub fn wait_on(self, id: LeaseId, own: bool) -> Option<Waiter<S, A>> {
+        let entry = self.dispatch.waiters.entry(id).or_insert_with(|| watch::Sender::new(None));
+        // Whoever came first is one of them, and waits elsewhere while his try needs no task of its own.
+        let full = !own && entry.receiver_count() + 1 >= self.dispatch.options.max_waiters_per_transaction;
+        let receiver = entry.subscribe();
+        drop(entry);
+        let waiter = Waiter { place: self, id, receiver: Some(receiver) };
+        (!full).then_some(waiter)
+    }
+}
+
+impl<S: Store, A: App> Drop for Place<S, A> {
+    fn drop(&mut self) {
+        self.dispatch.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One caller who waits on a delivery.
+pub struct Waiter<S: Store, A: App> {
+    place: Place<S, A>,
     id: LeaseId,
     receiver: Option<watch::Receiver<Option<Arc<Heard>>>>,
 }
@@ -663,10 +677,9 @@ impl<S: Store, A: App> Waiter<S, A> {
 
 impl<S: Store, A: App> Drop for Waiter<S, A> {
     fn drop(&mut self) {
-        self.dispatch.waiting.fetch_sub(1, Ordering::Relaxed);
         // Whoever waited in vain on what had ended before leaves nothing behind.
         self.receiver = None;
-        self.dispatch.waiters.remove_if(&self.id, |_, sender| sender.receiver_count() == 0);
+        self.place.dispatch.waiters.remove_if(&self.id, |_, sender| sender.receiver_count() == 0);
     }
 }
 

@@ -25,7 +25,7 @@ use self::{
 };
 use crate::{
     callback::{Answer, Channel},
-    dispatch::{App, Dispatch, Full, Heard, SendError, TOO_SLOW},
+    dispatch::{App, Dispatch, Full, Heard, Place, SendError, TOO_SLOW, Waiter},
     permit::{NoPermit, Permit},
     provider::contract::Ack,
     rule::Route,
@@ -155,15 +155,19 @@ impl<S: Store, A: App> Intake<S, A> {
             // In shadow a delivery is there to be counted; this one request records its outcome.
             let seen = (!transition.deliveries.is_empty()).then_some(id);
             line.decisions(decided.decisions, decided.why);
-            let waiter = match &decided.course {
-                Course::Wait(id) | Course::Again(id) => match self.dispatch.wait_on(*id) {
-                    Some(waiter) => Some(waiter),
+            let place = match decided.course {
+                Course::Deliver(_) | Course::Wait(_) | Course::Again(_) => match self.dispatch.take_place() {
+                    Some(place) => Some(place),
                     None => return self.overflow(line, "too many callers wait already"),
                 },
-                Course::Deliver(_) if !self.dispatch.has_room() => {
-                    return self.overflow(line, "too many callers wait already");
-                }
                 _ => None,
+            };
+            let waiter = match decided.course {
+                Course::Wait(id) | Course::Again(id) => match place.and_then(|place| place.wait_on(id, false)) {
+                    Some(waiter) => Waiting::On(waiter),
+                    None => return self.overflow(line, "too many callers wait on it already"),
+                },
+                _ => Waiting::In(place),
             };
             let mut granted = false;
             if !is_nothing(&transition) {
@@ -188,7 +192,6 @@ impl<S: Store, A: App> Intake<S, A> {
                     return line.tell(&self.book, reply_own(heard));
                 }
                 Course::Deliver(_) => {
-                    let waiter = self.dispatch.wait_on(id);
                     // Had it ended by now, in the blink since the commit, what became of it is decided like any repeat.
                     let Some(heard) = self.still_there(id, waiter).await else { continue };
                     return line.tell(&self.book, reply_of(&heard, true));
@@ -212,12 +215,17 @@ impl<S: Store, A: App> Intake<S, A> {
         self.overflow(line, "it could not be decided: too much comes in between")
     }
 
-    async fn still_there(&self, id: LeaseId, waiter: Option<Waiter<S, A>>) -> Option<Arc<Heard>> {
+    /// Waits on a delivery that may have ended between the look and the wait.
+    async fn still_there(&self, id: LeaseId, waiting: Waiting<S, A>) -> Option<Arc<Heard>> {
+        let waiter = match waiting {
+            Waiting::On(waiter) => waiter,
+            Waiting::In(place) => place?.wait_on(id, true)?,
+        };
         let now = self.dispatch.clock_now();
         let view = self.dispatch.store.load(Want::Delivery(id), now).await.ok()?;
         // What has come to an end in between and goes on later tells nobody for now.
         view.delivery(id).filter(|delivery| delivery.is_under_way())?;
-        wait(waiter).await
+        waiter.heard().await
     }
 
     /// What a callback meets whose signature is wrong, or of which nobody can tell what it is about.
@@ -415,10 +423,10 @@ impl<S: Store, A: App> Intake<S, A> {
     }
 }
 
-type Waiter<S, A> = crate::dispatch::Waiter<S, A>;
-
-async fn wait<S: Store, A: App>(waiter: Option<Waiter<S, A>>) -> Option<Arc<Heard>> {
-    waiter?.heard().await
+/// How a caller waits: on a delivery, or for his own, with a place among the waiting.
+enum Waiting<S: Store, A: App> {
+    On(Waiter<S, A>),
+    In(Option<Place<S, A>>),
 }
 
 fn is_nothing(transition: &Transition) -> bool {

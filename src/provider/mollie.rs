@@ -78,7 +78,7 @@ fn recognise(view: &RequestView<'_>) -> bool {
     }
     let reader = Reader::new(view, Dialect::Strict);
     match reader.read(&CLASSIC_ID) {
-        Found::One(id) => classic_prefix(&id) && id.len() + "id=".len() == view.body.len(),
+        Found::One(id) => classic_prefix(&id) && !view.body.contains(&b'&'),
         _ => {
             let [resource, entity] = reader.json([&PATHS.resource, &PATHS.entity_id]);
             matches!((resource, entity), (Found::One(resource), Found::One(_)) if resource == "event")

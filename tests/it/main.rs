@@ -5,8 +5,11 @@
 mod admin;
 mod demo;
 mod dialect;
+mod gate;
 mod papers;
 mod passthrough;
+mod returns;
 mod support;
 mod telemetry;
 mod tidy;
+mod webhooks;

@@ -2,6 +2,17 @@
 
 pub mod app;
 pub mod gate;
+pub mod office;
+pub mod process;
+pub mod shop;
+pub mod standing;
 pub mod wire;
 
-pub use self::{app::App, gate::Gate, wire::Wire};
+pub use self::{
+    app::App,
+    gate::Gate,
+    office::Office,
+    shop::Shop,
+    standing::{Standing, Told},
+    wire::Wire,
+};

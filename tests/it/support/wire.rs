@@ -18,7 +18,7 @@ pub struct Head {
 }
 
 impl Head {
-    fn parse(text: &str) -> Self {
+    pub fn parse(text: &str) -> Self {
         let mut lines = text.strip_suffix("\r\n\r\n").expect("a head ends with an empty line").split("\r\n");
         let line = lines.next().unwrap().to_owned();
         let field = |line: &str| {
@@ -124,6 +124,31 @@ impl Wire {
         let length = head.all("content-length").first().map_or(0, |l| l.parse().expect("a length"));
         let body = self.text(length).await;
         (head, body)
+    }
+
+    /// An answer however it is framed: its head and its body.
+    pub async fn answer(&mut self) -> (Head, String) {
+        let head = self.head().await;
+        let body = match (&head.all("content-length")[..], &head.all("transfer-encoding")[..]) {
+            ([length], []) => self.exactly(length.parse().expect("a length")).await,
+            ([], ["chunked"]) => self.chunks().await,
+            ([], []) if matches!(head.status(), 204 | 304) => Vec::new(),
+            _ => panic!("no framing: {head:?}"),
+        };
+        (head, String::from_utf8(body).expect("text"))
+    }
+
+    async fn chunks(&mut self) -> Vec<u8> {
+        let mut whole = Vec::new();
+        loop {
+            let size = self.until("\r\n").await;
+            let size = usize::from_str_radix(size.trim_end(), 16).expect("a size in hex, and nothing else");
+            whole.extend(self.exactly(size).await);
+            assert_eq!(self.text(2).await, "\r\n");
+            if size == 0 {
+                return whole;
+            }
+        }
     }
 
     /// All bytes up to the end, be it a reset.

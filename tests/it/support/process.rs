@@ -1,0 +1,86 @@
+//! The real program, as a shell starts it.
+
+use std::{
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+use super::standing::config;
+
+/// Long enough for a slow machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Runs the program to its end.
+pub fn oncegate(directory: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_oncegate")).args(args).current_dir(directory).output().unwrap()
+}
+
+/// A gate in a process of its own.
+pub struct Process {
+    child: Owned,
+    /// Where callers reach it.
+    pub address: SocketAddr,
+    /// Every line that it has logged so far comes through here.
+    log: mpsc::Receiver<String>,
+    _directory: tempfile::TempDir,
+}
+
+impl Process {
+    pub fn start(url: &str, more: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.toml");
+        std::fs::write(&path, config(url, &format!("log.format = 'json'\n{more}"))).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_oncegate"))
+            .args(["--config", path.to_str().unwrap(), "run"])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut child = Owned(child);
+        let lines = BufReader::new(child.0.stderr.take().unwrap()).lines();
+        let (into, log) = mpsc::channel();
+        thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| into.send(line)));
+        let port = loop {
+            let line = log.recv_timeout(PATIENCE).expect("the gate stands");
+            let said: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
+            if let Some(listen) = said["listen"].as_str() {
+                break listen.parse::<SocketAddr>().unwrap().port();
+            }
+        };
+        Self { child, address: ([127, 0, 0, 1], port).into(), log, _directory: directory }
+    }
+
+    /// Tells it to end, as an init system does.
+    pub fn signal(&self, name: &str) {
+        let done = Command::new("kill").args(["-s", name, &self.child.0.id().to_string()]).status().unwrap();
+        assert!(done.success());
+    }
+
+    /// Waits for its end: the exit code, and what it logged since it stood.
+    pub async fn end(mut self) -> (Option<i32>, String) {
+        let waited = tokio::task::spawn_blocking(move || {
+            let status = self.child.0.wait().unwrap();
+            let mut log = String::new();
+            while let Ok(line) = self.log.recv_timeout(PATIENCE) {
+                log += &line;
+                log.push('\n');
+            }
+            (status.code(), log)
+        });
+        tokio::time::timeout(PATIENCE, waited).await.expect("it ends").unwrap()
+    }
+}
+
+/// A process that does not outlive its test.
+struct Owned(Child);
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
