@@ -409,7 +409,9 @@ fn find_new(transaction: Option<&Transaction>, event: &Arriving, now: Timestamp)
             let course = match event.policy.on_stale {
                 Treatment::Ack => Course::Ack,
                 Treatment::Refuse => Course::Refuse,
-                Treatment::Forward | Treatment::Review => Course::Unremembered,
+                Treatment::Forward => Course::Unremembered,
+                // Until somebody can look at it, the provider shall keep it.
+                Treatment::Review => Course::Retryable,
             };
             let why = "an older state than one already delivered";
             return Finding { decision: Decision::Stale, course, why, trailing: false };
