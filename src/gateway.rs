@@ -11,7 +11,7 @@ use crate::{
     dispatch::{self, Dispatch},
     ingress::{
         Listener,
-        listener::{self, Drained},
+        listener::{self, Drained, Open},
         reception::{self, Reception},
     },
     intake::Intake,
@@ -67,7 +67,7 @@ pub async fn start(config: Config, metrics: Arc<Metrics>) -> anyhow::Result<Runn
     let (stop, stopped) = watch::channel(false);
     let mut beside = vec![
         tokio::spawn(Arc::clone(&dispatch).run_timers()),
-        tokio::spawn(show_gauges(dispatch, upstream, Arc::clone(&metrics))),
+        tokio::spawn(show_gauges(dispatch, upstream, listener.open(), Arc::clone(&metrics))),
     ];
     if let Some(desk) = desk {
         let ended = until(stopped.clone());
@@ -100,11 +100,14 @@ async fn until(mut stopped: watch::Receiver<bool>) {
 async fn show_gauges<S: Store>(
     dispatch: Arc<Dispatch<S, Arc<Upstream>>>,
     upstream: Arc<Upstream>,
+    open: Open,
     metrics: Arc<Metrics>,
 ) {
     let gauge = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
     loop {
         let counts = dispatch.store.counts();
+        metrics.connections.set(gauge(open.count()));
+        metrics.forgotten_early.set(i64::try_from(counts.evicted).unwrap_or(i64::MAX));
         metrics.waiters.set(gauge(dispatch.waiting()));
         metrics.in_flight.set(gauge(counts.in_flight));
         metrics.review_entries.set(gauge(counts.review));

@@ -107,6 +107,24 @@ pub struct Drained {
 pub struct Listener {
     sockets: Vec<TcpListener>,
     options: Options,
+    room: Arc<Semaphore>,
+}
+
+/// How many connections are open, for whoever counts them.
+#[derive(Clone, Debug)]
+pub struct Open {
+    room: Arc<Semaphore>,
+    max: usize,
+    waiting: usize,
+}
+
+impl Open {
+    /// So many.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        // Each socket holds a place ready for who comes next.
+        self.max.saturating_sub(self.room.available_permits()).saturating_sub(self.waiting)
+    }
 }
 
 impl Listener {
@@ -119,7 +137,14 @@ impl Listener {
             listen(*address, options.backlog).map_err(|source| BindError { address: *address, source })
         };
         let sockets = addresses.iter().map(bind).collect::<Result<_, _>>()?;
-        Ok(Self { sockets, options })
+        let room = Arc::new(Semaphore::new(options.max_connections.min(Semaphore::MAX_PERMITS)));
+        Ok(Self { sockets, options, room })
+    }
+
+    /// What counts the open connections.
+    #[must_use]
+    pub fn open(&self) -> Open {
+        Open { room: Arc::clone(&self.room), max: self.options.max_connections, waiting: self.sockets.len() }
     }
 
     /// The addresses as bound, ports filled in.
@@ -137,7 +162,7 @@ impl Listener {
         limit: Duration,
     ) -> Drained {
         let max = u32::try_from(self.options.max_connections).unwrap_or(u32::MAX);
-        let room = Arc::new(Semaphore::new(max as usize));
+        let room = self.room;
         let stop = Arc::new(Stop::default());
         let options = Arc::new(self.options);
         let doors: Vec<_> = self

@@ -84,7 +84,8 @@ pub struct Metrics {
     pub log_lines_dropped: Counter,
     oldest_due: Seconds,
     upstream_up: Gauge,
-    clock_suspect: Gauge,
+    /// Settled payments that were forgotten before their time.
+    pub forgotten_early: Gauge,
 }
 
 impl Default for Metrics {
@@ -150,9 +151,9 @@ impl Metrics {
             ),
             oldest_due: of.add("oldest_due_seconds", "How long the oldest due work has been due", Seconds::default()),
             upstream_up: of.add("upstream_up", "Whether the app could be reached at the last try", Gauge::default()),
-            clock_suspect: of.add(
-                "clock_suspect",
-                "Whether the clock has jumped and nothing expires",
+            forgotten_early: of.add(
+                "forgotten_early",
+                "Settled payments that were forgotten before their time since the start, for want of room",
                 Gauge::default(),
             ),
             registry: of.0,
@@ -205,11 +206,6 @@ impl Metrics {
     /// Notes whether the app could be reached.
     pub fn set_upstream_up(&self, up: bool) {
         self.upstream_up.set(i64::from(up));
-    }
-
-    /// Notes whether the clock is not believed at the moment.
-    pub fn set_clock_suspect(&self, suspect: bool) {
-        self.clock_suspect.set(i64::from(suspect));
     }
 
     /// Everything in the `OpenMetrics` text format.

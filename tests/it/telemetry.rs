@@ -63,7 +63,7 @@ fn every_promised_metric_is_there_with_its_labels() {
         "remembered_events",
         "connections",
         "log_lines_dropped",
-        "clock_suspect",
+        "forgotten_early",
     ] {
         assert!(page.contains(&format!("# TYPE oncegate_{name} ")), "oncegate_{name} is not in\n{page}");
     }

@@ -714,6 +714,17 @@ async fn in_shadow_everything_goes_through_at_once_and_is_counted_as_it_would_be
 }
 
 #[tokio::test]
+async fn in_shadow_a_wrong_signature_is_counted_and_goes_through() {
+    let mut office = Office::open().await;
+    let more = with_secret().replace("hold = '0s'", "hold = '0s'\nshadow = true");
+    let gate = Standing::before(&office.url(), &more).await;
+    let forged = gate.begin(signed("event_1", "paid", Some("guessed"))).await;
+    office.next().await.answer(BRACKETS);
+    let forged = forged.await.unwrap();
+    assert_eq!((forged.status(), forged.decision()), (200, "unverified"));
+}
+
+#[tokio::test]
 async fn two_references_under_one_payment_hash_do_not_overlap() {
     let mut office = Office::open().await;
     let gate = Standing::before(&office.url(), NINJA).await;
