@@ -108,3 +108,13 @@ async fn a_head_of_a_return_is_a_return_and_its_answer_has_no_body() {
     let all = told.rest().await;
     assert!(all.starts_with("HTTP/1.1 302") && all.ends_with("\r\n\r\n"), "{all}");
 }
+
+#[tokio::test]
+async fn a_body_that_is_broken_from_its_first_byte_is_laid_to_nobody_but_its_sender() {
+    let office = Office::open().await;
+    let gate = Standing::before(&office.url(), NINJA).await;
+    for (target, chunk) in [("/other", "zz\r\n"), ("/other", "-1\r\nx"), (HOOK, "zz\r\n")] {
+        let head = format!("POST {target} HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n{chunk}");
+        assert_eq!(gate.ask(head).await.status(), 400, "{target} {chunk:?}");
+    }
+}
