@@ -4,6 +4,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 notes=()
+passed=0
 
 main() {
   set_up
@@ -14,7 +15,7 @@ main() {
   step "known weaknesses of dependencies" advisories
   step "tests" tests
   for note in "${notes[@]}"; do echo "note: $note"; done
-  echo "All green, in $SECONDS s."
+  echo "All green: $passed tests passed, in $SECONDS s."
 }
 
 set_up() {
@@ -60,12 +61,17 @@ advisories() {
 }
 
 tests() {
+  local told
+  told=$(mktemp)
   if command -v cargo-nextest >/dev/null; then
-    cargo nextest run --locked --no-fail-fast
-    cargo test --locked --doc
+    cargo nextest run --locked --no-fail-fast 2>&1 | tee "$told"
+    cargo test --locked --doc 2>&1 | tee -a "$told"
   else
-    cargo test --locked --no-fail-fast
+    cargo test --locked --no-fail-fast 2>&1 | tee "$told"
   fi
+  # The sums that the runners themselves give at their end.
+  passed=$(grep -E '^ *Summary |^test result: ' "$told" | grep -oE '[0-9]+ passed' | awk '{ sum += $1 } END { print sum + 0 }')
+  rm "$told"
 }
 
 step() {

@@ -110,7 +110,20 @@ pub struct Heard {
     /// How the try ended.
     pub ending: Ending,
     /// The whole answer: its header fields for the caller who came first and for nobody else, its body for all who wait.
-    pub full: Option<Full>,
+    pub full: Option<Arc<Full>>,
+    /// How long the app took.
+    pub took: Duration,
+}
+
+impl Heard {
+    /// Nothing was sent.
+    pub const fn not_sent(why: String) -> Self {
+        Self::unheard(Ending::NotSent(why))
+    }
+
+    const fn unheard(ending: Ending) -> Self {
+        Self { ending, full: None, took: Duration::ZERO }
+    }
 }
 
 /// An answer with all that belongs to the one caller whose request it answers.
@@ -244,7 +257,7 @@ impl<S: Store, A: App> Dispatch<S, A> {
         self.arm(due);
         for effect in effects {
             match effect {
-                Effect::Tell(id, ending) => self.tell(id, || Heard { ending, full: None }),
+                Effect::Tell(id, ending) => self.tell(id, || Heard::unheard(ending)),
                 Effect::Alarm(id, why) => tracing::error!(delivery = id.0, why, "a delivery needs a person"),
             }
         }
@@ -268,7 +281,7 @@ impl<S: Store, A: App> Dispatch<S, A> {
             }
             None => {
                 let dispatch = Arc::clone(self);
-                tokio::spawn(async move { drop(dispatch.attempt(lease).await) });
+                tokio::spawn(async move { drop(dispatch.attempt_of(lease).await) });
             }
         }
     }
@@ -366,7 +379,7 @@ impl<S: Store, A: App> Dispatch<S, A> {
             match self.commit(transition).await {
                 Ok(()) => {
                     if let Some(Effect::Tell(_, ending)) = told {
-                        self.tell(id, || heard.cloned().unwrap_or(Heard { ending, full: None }));
+                        self.tell(id, || heard.cloned().unwrap_or(Heard::unheard(ending)));
                     }
                     return Ok(after);
                 }
@@ -377,20 +390,28 @@ impl<S: Store, A: App> Dispatch<S, A> {
         Err(CommitError::Conflict.into())
     }
 
-    /// One try of a delivery whose lease has been granted. Says what came of it, unless somebody else was before us.
-    pub async fn attempt(self: Arc<Self>, id: LeaseId) -> Option<Heard> {
-        let mut guard = Unfinished { dispatch: Some(Arc::clone(&self)), id, attempt: 1, begun: false };
-        let now = self.clock.now();
-        let delivery = match self.store.load(Want::Delivery(id), now).await {
+    /// One try of a delivery whose lease has been granted to somebody who may know nothing else of it.
+    async fn attempt_of(self: Arc<Self>, id: LeaseId) -> Option<Heard> {
+        let guard = Unfinished { dispatch: Some(Arc::clone(&self)), id, attempt: 1, begun: false };
+        let delivery = match self.store.load(Want::Delivery(id), self.clock.now()).await {
             Ok(view) => view.deliveries.into_iter().find(|known| known.id == id && known.phase == Phase::Queued),
-            Err(error) => return Box::pin(guard.fail(Ending::NotSent(error.to_string()))).await,
+            Err(error) => return guard.fail(Ending::NotSent(error.to_string())).await,
         };
-        let Some(delivery) = delivery else {
-            guard.disarm();
-            self.give_back(id);
-            return None;
-        };
-        guard.attempt = delivery.attempts + 1;
+        guard.disarmed();
+        match delivery {
+            Some(delivery) => self.attempt(delivery).await,
+            None => {
+                self.give_back(id);
+                None
+            }
+        }
+    }
+
+    /// One try of a delivery whose lease has been granted. Says what came of it, unless somebody else was before us.
+    pub async fn attempt(self: Arc<Self>, delivery: Delivery) -> Option<Heard> {
+        let (id, attempt) = (delivery.id, delivery.attempts + 1);
+        let mut guard = Unfinished { dispatch: Some(Arc::clone(&self)), id, attempt, begun: false };
+        let now = self.clock.now();
         let letter = &delivery.letter;
         self.unhold(id, letter);
         let waited = now.since(letter.arrived);
@@ -412,10 +433,9 @@ impl<S: Store, A: App> Dispatch<S, A> {
             }
         };
         (guard.attempt, guard.begun) = (sent.attempts, true);
-        let started = Instant::now();
         let heard = self.exchange(connection, &letter.request, &letter.policy).await;
         self.metrics.count_delivery(letter.provider, heard.ending.as_str());
-        self.metrics.delivery_seconds.observe(started.elapsed().as_secs_f64());
+        self.metrics.delivery_seconds.observe(heard.took.as_secs_f64());
         guard.disarm();
         Some(self.end(id, sent.attempts, heard).await)
     }
@@ -429,10 +449,13 @@ impl<S: Store, A: App> Dispatch<S, A> {
             self.read_whole(response, deadline).await
         };
         let ending = match exchange.await {
-            Ok(full) => return Heard { ending: self.classify(&full.answer, policy), full: Some(full) },
+            Ok(full) => {
+                let ending = self.classify(&full.answer, policy);
+                return Heard { ending, full: Some(Arc::new(full)), took: started.elapsed() };
+            }
             Err(error) => error.into(),
         };
-        Heard { ending, full: None }
+        Heard { took: started.elapsed(), ..Heard::unheard(ending) }
     }
 
     /// Reads an answer whole, until the deadline; one that is too large loses its body.
@@ -644,8 +667,7 @@ impl<S: Store, A: App> Place<S, A> {
     /// Waits on this delivery. `None` where too many do already; the one whose own delivery it is (`own`) always may.
     pub fn wait_on(self, id: LeaseId, own: bool) -> Option<Waiter<S, A>> {
         let entry = self.dispatch.waiters.entry(id).or_insert_with(|| watch::Sender::new(None));
-        // Whoever came first is one of them, and waits elsewhere while his try needs no task of its own.
-        let full = !own && entry.receiver_count() + 1 >= self.dispatch.options.max_waiters_per_transaction;
+        let full = !own && entry.receiver_count() >= self.dispatch.options.max_waiters_per_transaction;
         let receiver = entry.subscribe();
         drop(entry);
         let waiter = Waiter { place: self, id, receiver: Some(receiver) };
@@ -698,10 +720,14 @@ impl<S: Store, A: App> Unfinished<S, A> {
         self.dispatch = None;
     }
 
+    fn disarmed(mut self) {
+        self.disarm();
+    }
+
     async fn fail(mut self, ending: Ending) -> Option<Heard> {
         let dispatch = self.dispatch.take()?;
         let (id, attempt) = (self.id, self.attempt);
-        Some(dispatch.end(id, attempt, Heard { ending, full: None }).await)
+        Some(dispatch.end(id, attempt, Heard::unheard(ending)).await)
     }
 }
 
@@ -713,7 +739,7 @@ impl<S: Store, A: App> Drop for Unfinished<S, A> {
         let (id, attempt) = (self.id, self.attempt);
         // Not a guard again: a runtime that goes down drops at once what is spawned, and would do so without end.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move { drop(dispatch.end(id, attempt, Heard { ending, full: None }).await) });
+            runtime.spawn(async move { drop(dispatch.end(id, attempt, Heard::unheard(ending)).await) });
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Method, Response, StatusCode, Uri,
+    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri,
     header::{
         CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER, TE, TRAILER, TRANSFER_ENCODING,
         UPGRADE,
@@ -25,7 +25,7 @@ use self::{
 };
 use crate::{
     callback::{Answer, Channel},
-    dispatch::{App, Dispatch, Full, Heard, Place, SendError, TOO_SLOW, Waiter},
+    dispatch::{App, Dispatch, Full, Heard, SendError, TOO_SLOW, Waiter},
     permit::{NoPermit, Permit},
     provider::contract::Ack,
     rule::Route,
@@ -39,7 +39,9 @@ use crate::{
 };
 
 /// Every answer to a webhook says what was decided about it.
-pub const DECISION_HEADER: &str = "oncegate-decision";
+pub static DECISION_HEADER: HeaderName = HeaderName::from_static("oncegate-decision");
+static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// A callback that has been read whole.
 #[derive(Debug)]
@@ -60,6 +62,10 @@ pub struct Received {
 }
 
 impl Received {
+    fn into_request(self) -> StoredRequest {
+        StoredRequest { method: self.method, uri: self.uri, headers: self.headers, body: self.body }
+    }
+
     fn whole(&self) -> Whole<'_> {
         Whole {
             method: &self.method,
@@ -125,14 +131,10 @@ impl<S: Store, A: App> Intake<S, A> {
         self.dispatch.metrics.count_joined(reading.joined_by());
         if let Some((decision, treatment, why)) = refused(&reading) {
             line.decision(decision, why);
+            let treatment = if reading.policy.shadow { None } else { Some(treatment) };
             return Box::pin(self.treat(&reading, received, decision, treatment, line)).await;
         }
-        let request = Arc::new(StoredRequest {
-            method: received.method,
-            uri: received.uri,
-            headers: received.headers,
-            body: received.body,
-        });
+        let request = Arc::new(received.into_request());
         let keys: Vec<_> = reading.statements.iter().flatten().map(|s| s.identified.transaction).collect();
         let arriving = reading.arriving();
         for _ in 0..MOST_ROUNDS {
@@ -154,6 +156,7 @@ impl<S: Store, A: App> Intake<S, A> {
             transition.links = reading.links();
             // In shadow a delivery is there to be counted; this one request records its outcome.
             let seen = (!transition.deliveries.is_empty()).then_some(id);
+            let delivery = transition.committed(id);
             line.decisions(decided.decisions, decided.why);
             let place = match decided.course {
                 Course::Deliver(_) | Course::Wait(_) | Course::Again(_) => match self.dispatch.take_place() {
@@ -162,12 +165,14 @@ impl<S: Store, A: App> Intake<S, A> {
                 },
                 _ => None,
             };
+            // Before the commit, for after it the delivery may be at its end before anybody waits on it.
             let waiter = match decided.course {
+                Course::Deliver(id) => place.and_then(|place| place.wait_on(id, true)),
                 Course::Wait(id) | Course::Again(id) => match place.and_then(|place| place.wait_on(id, false)) {
-                    Some(waiter) => Waiting::On(waiter),
+                    Some(waiter) => Some(waiter),
                     None => return self.overflow(line, "too many callers wait on it already"),
                 },
-                _ => Waiting::In(place),
+                _ => None,
             };
             let mut granted = false;
             if !is_nothing(&transition) {
@@ -186,14 +191,19 @@ impl<S: Store, A: App> Intake<S, A> {
             match decided.course {
                 Course::Deliver(_) if granted => {
                     // Nobody is before us: the try needs no task of its own.
-                    let Some(heard) = Arc::clone(&self.dispatch).attempt(id).await else {
-                        return self.going_down(line);
+                    let heard = match delivery {
+                        Some(delivery) => Arc::clone(&self.dispatch).attempt(delivery).await,
+                        None => None,
                     };
+                    let Some(heard) = heard else { return self.going_down(line) };
+                    line.heard(&heard);
+                    // So that nobody else holds the answer, unless somebody else waits for it.
+                    drop(waiter);
                     return line.tell(&self.book, reply_own(heard));
                 }
                 Course::Deliver(_) => {
-                    // Had it ended by now, in the blink since the commit, what became of it is decided like any repeat.
-                    let Some(heard) = self.still_there(id, waiter).await else { continue };
+                    let Some(heard) = wait(waiter).await else { return self.going_down(line) };
+                    line.heard(&heard);
                     return line.tell(&self.book, reply_of(&heard, true));
                 }
                 Course::Wait(id) => {
@@ -216,16 +226,12 @@ impl<S: Store, A: App> Intake<S, A> {
     }
 
     /// Waits on a delivery that may have ended between the look and the wait.
-    async fn still_there(&self, id: LeaseId, waiting: Waiting<S, A>) -> Option<Arc<Heard>> {
-        let waiter = match waiting {
-            Waiting::On(waiter) => waiter,
-            Waiting::In(place) => place?.wait_on(id, true)?,
-        };
+    async fn still_there(&self, id: LeaseId, waiter: Option<Waiter<S, A>>) -> Option<Arc<Heard>> {
         let now = self.dispatch.clock_now();
         let view = self.dispatch.store.load(Want::Delivery(id), now).await.ok()?;
         // What has come to an end in between and goes on later tells nobody for now.
         view.delivery(id).filter(|delivery| delivery.is_under_way())?;
-        waiter.heard().await
+        wait(waiter).await
     }
 
     /// What a callback meets whose signature is wrong, or of which nobody can tell what it is about.
@@ -234,15 +240,11 @@ impl<S: Store, A: App> Intake<S, A> {
         reading: &Reading,
         received: Received,
         decision: Decision,
-        treatment: Treatment,
+        treatment: Option<Treatment>,
         line: Noted<'_>,
     ) -> Reply<A::Body> {
-        let request = StoredRequest {
-            method: received.method,
-            uri: received.uri,
-            headers: received.headers,
-            body: received.body,
-        };
+        let request = received.into_request();
+        let Some(treatment) = treatment else { return self.in_shadow(None, reading, &request, line).await };
         match treatment {
             Treatment::Forward => self.unremembered(reading, &request, line).await,
             Treatment::Ack => line.tell(&self.book, reply_ack(&reading.provider.ack)),
@@ -260,7 +262,7 @@ impl<S: Store, A: App> Intake<S, A> {
         self: &Arc<Self>,
         reading: &Reading,
         request: &StoredRequest,
-        line: Noted<'_>,
+        mut line: Noted<'_>,
     ) -> Reply<A::Body> {
         let mut permit = match Permit::take(&self.dispatch, reading.claimed.clone(), None).await {
             Ok(permit) => permit,
@@ -269,7 +271,7 @@ impl<S: Store, A: App> Intake<S, A> {
         };
         let policy = &reading.policy;
         let heard = match self.dispatch.app.connect().await {
-            Err(why) => Heard { ending: Ending::NotSent(why), full: None },
+            Err(why) => Heard::not_sent(why),
             Ok(connection) => {
                 permit.sending(policy.quiet);
                 self.dispatch.exchange(connection, request, policy).await
@@ -286,6 +288,7 @@ impl<S: Store, A: App> Intake<S, A> {
             // The permit is dropped, and its lease kept for as long as the app may be at work.
             Ending::Unknown(..) => {}
         }
+        line.heard(&heard);
         line.tell(&self.book, reply_own(heard))
     }
 
@@ -295,11 +298,11 @@ impl<S: Store, A: App> Intake<S, A> {
         seen: Option<LeaseId>,
         reading: &Reading,
         request: &StoredRequest,
-        line: Noted<'_>,
+        mut line: Noted<'_>,
     ) -> Reply<A::Body> {
         let heard = match self.dispatch.app.connect().await {
             Ok(connection) => self.dispatch.exchange(connection, request, &reading.policy).await,
-            Err(why) => Heard { ending: Ending::NotSent(why), full: None },
+            Err(why) => Heard::not_sent(why),
         };
         self.dispatch.metrics.count_delivery(reading.provider.name, heard.ending.as_str());
         if let Some(id) = seen {
@@ -308,6 +311,7 @@ impl<S: Store, A: App> Intake<S, A> {
                 tracing::warn!(%error, "what was seen in shadow could not be recorded");
             }
         }
+        line.heard(&heard);
         line.tell(&self.book, reply_own(heard))
     }
 
@@ -351,12 +355,7 @@ impl<S: Store, A: App> Intake<S, A> {
                 Turn::Again => {}
             }
         }
-        let request = StoredRequest {
-            method: received.method,
-            uri: received.uri,
-            headers: received.headers,
-            body: received.body,
-        };
+        let request = received.into_request();
         let mut claimed = reading.claimed.clone();
         let mut permit = if policy.shadow {
             None
@@ -391,6 +390,7 @@ impl<S: Store, A: App> Intake<S, A> {
         if let Some(permit) = &mut permit {
             permit.sending(policy.quiet);
         }
+        let asked = Instant::now();
         let response = match self.dispatch.app.send(connection, request.to_http(), policy.timeout).await {
             Ok(response) => response,
             Err(error) => {
@@ -410,6 +410,7 @@ impl<S: Store, A: App> Intake<S, A> {
         if let Some(turn) = turn {
             turn.accepted(response.status(), response.headers());
         }
+        line.asked(asked.elapsed(), response.status());
         line.end(&self.book, response.status());
         match permit {
             None => Reply::Streamed(response),
@@ -423,10 +424,8 @@ impl<S: Store, A: App> Intake<S, A> {
     }
 }
 
-/// How a caller waits: on a delivery, or for his own, with a place among the waiting.
-enum Waiting<S: Store, A: App> {
-    On(Waiter<S, A>),
-    In(Option<Place<S, A>>),
+async fn wait<S: Store, A: App>(waiter: Option<Waiter<S, A>>) -> Option<Arc<Heard>> {
+    waiter?.heard().await
 }
 
 fn is_nothing(transition: &Transition) -> bool {
@@ -440,9 +439,9 @@ fn is_nothing(transition: &Transition) -> bool {
 /// What a caller hears of a delivery; the header fields only where it is his own request that was answered.
 fn reply_of(heard: &Heard, own: bool) -> Response<Bytes> {
     match (&heard.full, &heard.ending) {
-        (Some(full), _) if own => reply_full(full.clone()),
-        (Some(Full { answer, .. }), _)
-        | (None, Ending::Accepted(answer) | Ending::Rejected(answer) | Ending::Unknown(_, Some(answer))) => {
+        (Some(full), _) if own => reply_full((**full).clone()),
+        (Some(full), _) => reply_with(&full.answer),
+        (None, Ending::Accepted(answer) | Ending::Rejected(answer) | Ending::Unknown(_, Some(answer))) => {
             reply_with(answer)
         }
         (None, Ending::NotSent(_)) => plain(StatusCode::BAD_GATEWAY, DOWN),
@@ -454,7 +453,7 @@ fn reply_of(heard: &Heard, own: bool) -> Response<Bytes> {
 /// What the caller hears whose own request was answered.
 fn reply_own(heard: Heard) -> Response<Bytes> {
     match heard.full {
-        Some(full) => reply_full(full),
+        Some(full) => reply_full(Arc::unwrap_or_clone(full)),
         None => reply_of(&heard, true),
     }
 }
@@ -467,9 +466,8 @@ fn reply_full(full: Full) -> Response<Bytes> {
     for name in [CONNECTION, CONTENT_LENGTH, TE, TRAILER, TRANSFER_ENCODING, UPGRADE] {
         response.headers_mut().remove(name);
     }
-    for name in ["keep-alive", "proxy-connection"] {
-        response.headers_mut().remove(name);
-    }
+    response.headers_mut().remove(&KEEP_ALIVE);
+    response.headers_mut().remove(&PROXY_CONNECTION);
     response
 }
 

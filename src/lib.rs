@@ -33,8 +33,9 @@ pub mod rule;
 pub mod provider;
 pub mod transaction;
 
-pub mod callback;
 pub mod expression;
+
+pub mod callback;
 
 // Ground.
 pub mod time;

@@ -1,6 +1,11 @@
 //! Which way a request goes: through the intake if a rule takes it for a callback, else straight through.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
@@ -73,18 +78,10 @@ impl<S: Store> Reception<S> {
             host: host(client).to_owned(),
             source: client.address,
         };
-        // In a task of its own: a caller that hangs up cancels nothing.
-        match tokio::spawn(Arc::clone(&self.intake).handle(route, received)).await {
-            Ok(Reply::Whole(response)) => response.map(Body::full),
-            Ok(Reply::Relayed(response)) => rebuilt(response.map(Body::Relayed)),
-            Ok(Reply::Streamed(response)) => rebuilt(response.map(Body::Upstream)),
-            Err(error) => {
-                tracing::error!(%error, "a callback's task failed");
-                plain(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    "This callback can't be taken now. Please send it again later.\n",
-                )
-            }
+        match Detached::new(Arc::clone(&self.intake).handle(route, received)).await {
+            Reply::Whole(response) => response.map(Body::full),
+            Reply::Relayed(response) => rebuilt(response.map(Body::Relayed)),
+            Reply::Streamed(response) => rebuilt(response.map(Body::Upstream)),
         }
     }
 }
@@ -102,12 +99,44 @@ impl<S: Store> Handler for Reception<S> {
         match self.rules.classify(&head) {
             None => {
                 self.metrics.count_request(RequestKind::Passthrough);
-                forward(&self.upstream, request, &client).await
+                // Boxed, so that a connection which waits for its next request does not keep room for it.
+                Box::pin(forward(&self.upstream, request, &client)).await
             }
             Some(route) => {
                 self.metrics.count_request(RequestKind::Callback);
                 self.callback(route, request, &client).await
             }
+        }
+    }
+}
+
+/// Work that a caller who hangs up does not cancel: it runs in his connection's task while he is there, and goes on in
+/// a task of its own when that task lets go of it.
+struct Detached<F: Future<Output: Send> + Send + 'static>(Option<Pin<Box<F>>>);
+
+impl<F: Future<Output: Send> + Send + 'static> Detached<F> {
+    fn new(work: F) -> Self {
+        Self(Some(Box::pin(work)))
+    }
+}
+
+impl<F: Future<Output: Send> + Send + 'static> Future for Detached<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let Some(work) = &mut self.0 else { return Poll::Pending };
+        let output = ready!(work.as_mut().poll(context));
+        self.0 = None;
+        Poll::Ready(output)
+    }
+}
+
+impl<F: Future<Output: Send> + Send + 'static> Drop for Detached<F> {
+    fn drop(&mut self) {
+        // Work that panicked is not taken up again; at the very end there is no runtime left to go on in.
+        let alive = !std::thread::panicking();
+        if let (Some(work), true, Ok(runtime)) = (self.0.take(), alive, tokio::runtime::Handle::try_current()) {
+            runtime.spawn(async move { drop(work.await) });
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What is noted of each callback: one count per event, and one line per callback with the decision and why.
 
-use std::{borrow::Cow, net::IpAddr, sync::Arc};
+use std::{borrow::Cow, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use dashmap::DashMap;
@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::{DECISION_HEADER, Reply, reading::Reading};
 use crate::{
     callback::Channel,
+    dispatch::Heard,
     telemetry::{CallbackCounters, CallbackLine, Metrics, log_callback},
     transaction::transition::Decision,
 };
@@ -47,12 +48,14 @@ pub struct Noted<'r> {
     pub why: Cow<'r, str>,
     source: IpAddr,
     started: Instant,
+    /// How long the app took, and what it answered, where it was asked for this very callback.
+    app: Option<(Duration, StatusCode)>,
 }
 
 impl<'r> Noted<'r> {
     /// Begins the notes.
     pub fn new(reading: &'r Reading, source: IpAddr) -> Self {
-        Self { reading, decisions: Vec::new(), why: Cow::Borrowed(""), source, started: Instant::now() }
+        Self { reading, decisions: Vec::new(), why: Cow::Borrowed(""), source, started: Instant::now(), app: None }
     }
 
     /// One decision on the callback as a whole.
@@ -66,10 +69,22 @@ impl<'r> Noted<'r> {
         self.why = why.into();
     }
 
+    /// The app was asked for this callback, took so long and answered that.
+    pub const fn asked(&mut self, took: Duration, status: StatusCode) {
+        self.app = Some((took, status));
+    }
+
+    /// The same for what came of a delivery.
+    pub fn heard(&mut self, heard: &Heard) {
+        if let Some(full) = &heard.full {
+            self.asked(heard.took, full.answer.status);
+        }
+    }
+
     /// Ends the notes with what the caller hears, which says what was decided.
     pub fn tell<B>(self, book: &Book, mut response: Response<Bytes>) -> Reply<B> {
         if let (Channel::Webhook, Some(decision)) = (self.reading.claimed.channel, self.leading()) {
-            response.headers_mut().insert(DECISION_HEADER, HeaderValue::from_static(decision.as_str()));
+            response.headers_mut().insert(&DECISION_HEADER, HeaderValue::from_static(decision.as_str()));
         }
         self.end(book, response.status());
         Reply::Whole(response)
@@ -78,6 +93,10 @@ impl<'r> Noted<'r> {
     /// Ends the notes with the status that the caller hears.
     pub fn end(&self, book: &Book, answered: StatusCode) {
         book.count(self);
+        let waited = self.started.elapsed();
+        if let Some((took, _)) = self.app {
+            book.metrics.added_latency_seconds.observe(waited.saturating_sub(took).as_secs_f64());
+        }
         // Of a batch the line shows the first event; the counts show all.
         let first = self.reading.statements.as_ref().ok().and_then(|statements| statements.first());
         let event = first.map(|statement| &statement.event);
@@ -91,8 +110,8 @@ impl<'r> Noted<'r> {
             event_type: event.and_then(|event| event.event_type.as_deref()),
             identity: first.map(|statement| statement.identified.identity),
             client: Some(self.source),
-            waited: self.started.elapsed(),
-            upstream_status: None,
+            waited,
+            upstream_status: self.app.map(|(_, status)| status),
             answered: Some(answered),
             why: &self.why,
         });

@@ -196,6 +196,19 @@ pub struct Transition {
     pub effects: Vec<Effect>,
 }
 
+impl Transition {
+    /// The delivery as it is known once this is committed.
+    #[must_use]
+    pub fn committed(&self, id: LeaseId) -> Option<Delivery> {
+        self.deliveries.iter().find_map(|change| match change {
+            Change::Put(delivery) if delivery.id == id => {
+                Some(Delivery { version: delivery.version + 1, ..delivery.clone() })
+            }
+            _ => None,
+        })
+    }
+}
+
 /// What the gate made of one event; a label in metrics and a line of history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Decision {
@@ -396,7 +409,9 @@ fn find_new(transaction: Option<&Transaction>, event: &Arriving, now: Timestamp)
             let course = match event.policy.on_stale {
                 Treatment::Ack => Course::Ack,
                 Treatment::Refuse => Course::Refuse,
-                Treatment::Forward | Treatment::Review => Course::Unremembered,
+                Treatment::Forward => Course::Unremembered,
+                // Until somebody can look at it, the provider shall keep it.
+                Treatment::Review => Course::Retryable,
             };
             let why = "an older state than one already delivered";
             return Finding { decision: Decision::Stale, course, why, trailing: false };

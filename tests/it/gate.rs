@@ -6,7 +6,7 @@ use tokio::net::TcpStream;
 
 use crate::support::{
     Office, Standing,
-    office::BRACKETS,
+    office::{BRACKETS, Closed},
     process::{Process, oncegate},
     standing::{HOOK, NINJA, back, connect, heard, mollie, post},
     wire::soon,
@@ -374,8 +374,8 @@ async fn after_a_scripted_run_the_figures_are_exactly_what_happened() {
 
 #[tokio::test]
 async fn the_admin_address_tells_that_it_lives_and_is_ready_whatever_the_app_does() {
-    let port = Office::open().await.close();
-    let gate = Standing::before(&format!("http://127.0.0.1:{port}"), NINJA).await;
+    let down = Closed::new();
+    let gate = Standing::before(&down.url(), NINJA).await;
     assert_eq!(gate.ask(mollie("tr_1")).await.status(), 502);
     for path in ["/healthz", "/readyz"] {
         assert_eq!(gate.admin(path).await.status(), 200, "{path}");

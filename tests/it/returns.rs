@@ -6,7 +6,7 @@ use tokio::{task::JoinSet, time::Instant};
 
 use crate::support::{
     Office, Shop, Standing, Told,
-    office::{BRACKETS, WELCOME},
+    office::{BRACKETS, Closed, WELCOME},
     standing::{NINJA, back, joined, mollie, press},
 };
 
@@ -125,7 +125,9 @@ async fn a_webhook_that_names_its_payer_keeps_out_that_payer_and_no_other() {
 #[tokio::test]
 async fn a_hold_ends_when_the_payer_has_been_through_and_is_not_begun_after_that() {
     let mut office = Office::open().await;
+    // No hold takes all of the provider's time, so this one ends by itself after four seconds.
     let gate = Standing::before(&office.url(), "preset = 'invoice-ninja'\n[[rule]]\nhold = '60s'\n").await;
+    let said = Instant::now();
     let hook = gate.begin(joined("pi_1", "h1")).await;
     // A name is known as soon as the webhook is held; the return goes only then.
     gate.waiters(1).await;
@@ -135,11 +137,16 @@ async fn a_hold_ends_when_the_payer_has_been_through_and_is_not_begun_after_that
     assert!(office.is_quiet_for(ms(100)).await, "not before the return has been through");
     visit.answer(WELCOME);
     payer.await.unwrap().is_welcome();
-    office.next().await.answer(BRACKETS);
+    let visit = office.next().await;
+    assert!(visit.at - said < ms(3500), "{:?}", visit.at - said);
+    visit.answer(BRACKETS);
     hook.await.unwrap().is_brackets();
 
+    let said = Instant::now();
     let late = gate.begin(joined("pi_1b", "h1")).await;
-    office.next().await.answer(BRACKETS);
+    let visit = office.next().await;
+    assert!(visit.at - said < ms(3500), "{:?}", visit.at - said);
+    visit.answer(BRACKETS);
     late.await.unwrap().is_brackets();
 }
 
@@ -443,14 +450,14 @@ async fn after_a_webhook_without_an_answer_no_payer_comes_in_before_quiet_is_ove
 
 #[tokio::test]
 async fn a_return_to_an_app_that_is_down_is_told_so_and_keeps_nobody_out() {
-    let port = Office::open().await.close();
-    let gate = Standing::before(&format!("http://127.0.0.1:{port}"), NINJA).await;
+    let down = Closed::new();
+    let gate = Standing::before(&down.url(), NINJA).await;
     for _ in 0..2 {
         let told = gate.ask(back("h1")).await;
         assert_eq!((told.status(), told.decision()), (502, ""));
         assert_eq!(told.head.all("retry-after").len(), 1);
     }
-    let mut office = Office::at(port).await;
+    let mut office = down.open();
     let told = gate.begin(back("h1")).await;
     office.next().await.answer(WELCOME);
     told.await.unwrap().is_welcome();

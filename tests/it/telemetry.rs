@@ -9,11 +9,12 @@ use std::{
 
 use http::StatusCode;
 use oncegate::{
-    callback::{Channel, Key},
+    callback::{Answer, Channel, Key},
     telemetry::{
         CallbackLine, DECISIONS, JOINED_BY, LogFormat, LogOptions, LogSink, Metrics, OUTCOMES, RequestKind, dispatcher,
         log_callback,
     },
+    transaction::transition::{Decision, Ending},
 };
 use prometheus_client::metrics::counter::Counter;
 
@@ -278,4 +279,39 @@ impl Write for Stuck {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// Every decision after the one before it; a new one that is left out does not compile.
+fn decision_after(decision: Decision) -> Option<Decision> {
+    use Decision::*;
+    match decision {
+        First => Some(Joined),
+        Joined => Some(Replayed),
+        Replayed => Some(NewState),
+        NewState => Some(Repeated),
+        Repeated => Some(Stale),
+        Stale => Some(SecondPayment),
+        SecondPayment => Some(Conflict),
+        Conflict => Some(Unverified),
+        Unverified => Some(Unrecognised),
+        Unrecognised => Some(Overflow),
+        Overflow => Some(Returned),
+        Returned => None,
+    }
+}
+
+#[test]
+fn the_words_of_decisions_and_endings_are_the_labels() {
+    let decisions: Vec<_> = std::iter::successors(Some(Decision::First), |decision| decision_after(*decision))
+        .map(Decision::as_str)
+        .collect();
+    assert_eq!(decisions, DECISIONS);
+    let answer = || Arc::new(Answer { status: StatusCode::OK, content_type: None, body: None });
+    let endings = [
+        Ending::Accepted(answer()),
+        Ending::Rejected(answer()),
+        Ending::NotSent(String::new()),
+        Ending::Unknown(String::new(), None),
+    ];
+    assert_eq!(endings.map(|ending| ending.as_str()), OUTCOMES);
 }

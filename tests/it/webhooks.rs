@@ -8,7 +8,7 @@ use tokio::{task::JoinSet, time::Instant};
 
 use crate::support::{
     Office, Standing, Told,
-    office::{BRACKETS, WELCOME},
+    office::{BRACKETS, Closed, WELCOME},
     standing::{HOOK, NINJA, connect, heard, joined, mollie, mollie_at, post},
 };
 
@@ -172,6 +172,24 @@ async fn however_many_come_while_the_first_is_in_flight_one_more_follows_at_the_
     assert_eq!(follower.body, "id=tr_1");
     follower.answer(BRACKETS);
     assert!(office.is_quiet_for(ms(1800)).await, "exactly one");
+}
+
+#[tokio::test]
+async fn one_that_came_while_the_first_was_in_the_app_is_enough_for_a_follower() {
+    let mut office = Office::open().await;
+    let more = "preset = 'invoice-ninja'\n[[rule]]\nhold = '0s'\ncollapse_window = '200ms'\n";
+    let gate = Standing::before(&office.url(), more).await;
+    let twins = [gate.begin(mollie("tr_1")).await, gate.begin(mollie("tr_1")).await];
+    let visit = office.next().await;
+    gate.waiters(2).await;
+    // The window is over by now, and the first one still under way: its end sets the follower going.
+    assert!(office.is_quiet_for(ms(300)).await, "the window's end lets nobody in beside it");
+    visit.answer(BRACKETS);
+    decided(&both(twins).await, &["first", "joined"]);
+    let follower = office.next().await;
+    assert_eq!(follower.body, "id=tr_1");
+    follower.answer(BRACKETS);
+    assert!(office.is_quiet_for(ms(500)).await, "exactly one");
 }
 
 #[tokio::test]
@@ -342,15 +360,15 @@ async fn an_app_that_does_not_answer_in_time_leaves_an_unknown() {
 
 #[tokio::test]
 async fn an_app_that_is_down_is_honestly_reported_and_the_next_redelivery_gets_a_real_try() {
-    let port = Office::open().await.close();
-    let gate = Standing::before(&format!("http://127.0.0.1:{port}"), HELD).await;
+    let down = Closed::new();
+    let gate = Standing::before(&down.url(), HELD).await;
     let told = both([gate.begin(mollie("tr_1")).await, gate.begin(mollie("tr_1")).await]).await;
     for told in &told {
         assert_eq!(told.status(), 502, "{told:?}");
         assert_eq!(told.head.all("retry-after").len(), 1);
     }
     decided_only(&told, &["first", "joined"]);
-    let mut office = Office::at(port).await;
+    let mut office = down.open();
     let again = gate.begin(mollie("tr_1")).await;
     office.next().await.answer(BRACKETS);
     let again = again.await.unwrap();
@@ -696,7 +714,7 @@ async fn in_shadow_everything_goes_through_at_once_and_is_counted_as_it_would_be
 }
 
 #[tokio::test]
-async fn a_webhook_that_is_joined_by_name_ends_up_behind_the_stranger_of_nobody() {
+async fn two_references_under_one_payment_hash_do_not_overlap() {
     let mut office = Office::open().await;
     let gate = Standing::before(&office.url(), NINJA).await;
     let told = [gate.begin(joined("pi_1", "h1")).await, gate.begin(joined("pi_2", "h1")).await];

@@ -5,9 +5,8 @@ use std::time::Duration;
 use socket2::SockRef;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::{mpsc, oneshot, watch},
-    task::JoinHandle,
     time::Instant,
 };
 
@@ -25,7 +24,26 @@ pub const WELCOME: &str = "HTTP/1.1 302 Found\r\nlocation: /client/payments/Opne
 pub struct Office {
     port: u16,
     visits: mpsc::UnboundedReceiver<Visit>,
-    open: JoinHandle<()>,
+}
+
+/// An app that is down: nobody listens at its address, and nobody else can take it.
+pub struct Closed(TcpSocket);
+
+impl Closed {
+    pub fn new() -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        Self(socket)
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.0.local_addr().unwrap())
+    }
+
+    /// It is up again.
+    pub fn open(self) -> Office {
+        Office::serving(self.0.listen(1024).unwrap())
+    }
 }
 
 /// One request in the app, which is there until it is answered.
@@ -51,30 +69,22 @@ enum After {
 
 impl Office {
     pub async fn open() -> Self {
-        Self::at(0).await
+        Closed::new().open()
     }
 
-    /// Opens where nobody was before.
-    pub async fn at(port: u16) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    fn serving(listener: TcpListener) -> Self {
         let port = listener.local_addr().unwrap().port();
         let (into, visits) = mpsc::unbounded_channel();
-        let open = tokio::spawn(async move {
+        tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 tokio::spawn(serve(stream, into.clone()));
             }
         });
-        Self { port, visits, open }
+        Self { port, visits }
     }
 
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
-    }
-
-    /// Nobody listens any more; says where one did.
-    pub fn close(self) -> u16 {
-        self.open.abort();
-        self.port
     }
 
     /// The next request.
