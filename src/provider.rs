@@ -94,6 +94,16 @@ pub fn names(places: &Places, view: &RequestView<'_>, dialect: Dialect) -> Resul
     Names::read(&reader, places)
 }
 
+/// Whether the app may read a name where we cannot tell which: at one of the rule's places stands what can be read in two
+/// ways.
+#[must_use]
+pub fn is_doubtful(places: &Places, view: &RequestView<'_>, dialect: Dialect) -> bool {
+    let mut reader = Reader::new(view, dialect);
+    reader.prepare(places.iter());
+    let mut names = places.reference.iter().chain(places.aliases.iter().flat_map(|(_, places)| places));
+    names.any(|place| matches!(reader.read(place), Found::Ambiguous(_)))
+}
+
 /// What stands in the places that make two events the same (`identity = [places]`), by place; what is absent or empty
 /// is left out.
 ///

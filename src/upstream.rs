@@ -232,10 +232,12 @@ impl Connection {
             Ok(Err(mut error)) => {
                 let request = error.take_message();
                 let error = error.into_error();
-                Err(if request.is_some() || !trace.wrote() {
-                    SendError::NotSent { cause: NotSent::Dead(cause(&error)), request: request.map(Box::new) }
-                } else if error.is_user() {
+                // A body that breaks off before its first byte is the caller's fault, and not the app's.
+                let broke_off = request.is_none() && error.is_user();
+                Err(if broke_off {
                     Unknown::Request(cause(&error)).into()
+                } else if request.is_some() || !trace.wrote() {
+                    SendError::NotSent { cause: NotSent::Dead(cause(&error)), request: request.map(Box::new) }
                 } else {
                     Unknown::Broken(cause(&error)).into()
                 })

@@ -332,6 +332,11 @@ fn secrets_come_from_the_environment_and_from_files_and_are_never_shown() {
 fn unsafe_windows_are_warned_of() {
     let rule = |keys: &str| warnings(&format!("[[rule]]\npath = '/x'\nprovider = 'mollie'\n{keys}"));
     assert_eq!(rule("hold = '2s'\nretention = '2d'"), Vec::<String>::new());
+    assert!(
+        rule("hold = '2s'\nretention = '1h'")[0].starts_with("test.toml:5: "),
+        "{:?}",
+        rule("hold = '2s'\nretention = '1h'")
+    );
     assert!(rule("retention = '1h'")[0].contains("rule[0].retention: mollie delivers again for up to 1day 2h"));
     assert!(rule("hold = '20s'")[0].contains("rule[0].hold: "));
     assert!(rule("hold = '8s'\nlinger = '8s'")[0].contains("make 16s, but mollie waits 15s"));

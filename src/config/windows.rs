@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{
     options::UpstreamOptions,
     provider::World,
-    report::{Finding, Origin, Report},
+    report::{Effective, Finding, Origin, Report},
 };
 use crate::{
     provider::contract::Provider,
@@ -33,12 +33,10 @@ pub fn check(rules: &[Placed], base: &Policy, world: &World<'_>, report: &mut Re
     let linger_ahead = rules.iter().filter_map(|placed| placed.rule.choices.linger).max().unwrap_or(base.linger);
     for placed in rules {
         let mut warn = |key: &str, message: String, remedy: &str| {
-            report.warnings.push(Finding {
-                origin: placed.origin.clone(),
-                path: format!("{}.{key}", placed.path),
-                message,
-                remedy: remedy.to_owned(),
-            });
+            let path = format!("{}.{key}", placed.path);
+            let set = |value: &&Effective| value.path == path && value.origin.source == placed.origin.source;
+            let origin = report.effective.iter().find(set).map_or(&placed.origin, |value| &value.origin).clone();
+            report.warnings.push(Finding { origin, path, message, remedy: remedy.to_owned() });
         };
         let choices = &placed.rule.choices;
         let providers = candidates(choices.provider, world);

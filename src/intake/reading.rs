@@ -11,7 +11,9 @@ use crate::{
     provider::{
         self,
         contract::{Provider, Secret, Unrecognised},
+        extract::{Dialect, Found},
         generic::GENERIC,
+        mollie::{self, MOLLIE},
     },
     rule::{Head, ProviderChoice, Route},
     time::Timestamp,
@@ -143,9 +145,13 @@ impl Reading {
             Ok([first, ..]) => Arc::clone(&first.policy),
             _ => route.policy(&head, Some(provider), None, signature),
         };
-        let mut names = Names::new(upstream);
+        let mut names = Names::new(upstream, route.dialect);
         for statement in statements.iter().flatten() {
             names.event(provider, Some(&statement.event.reference), &statement.event.aliases);
+        }
+        names.wide |= statements.is_err() && provider::is_doubtful(&route.places, view, route.dialect);
+        if route.dialect == Dialect::Php && (provider.name != MOLLIE.name || statements.is_err()) {
+            names.taken_for(&MOLLIE, &mollie::taken_for(view, route.dialect));
         }
         let claimed = names.claimed(Channel::Webhook, policy.lock);
         let (aliases, reference) = (Vec::new(), None);
@@ -162,11 +168,12 @@ impl Reading {
         let signature = Signature::Unchecked;
         let policy = route.policy(&whole.head(), Some(provider), None, signature);
         let read = provider::names(&route.places, view, route.dialect);
-        let mut names = Names::new(upstream);
+        let mut names = Names::new(upstream, route.dialect);
         let (statements, found) = match read {
             Ok(found) => (Ok(Vec::new()), found),
             Err(why) => (Err(why), provider::Names::default()),
         };
+        names.wide |= statements.is_err();
         names.event(provider, found.reference.as_deref(), &found.aliases);
         let claimed = names.claimed(Channel::Return, policy.lock);
         let (aliases, reference) = (found.aliases, found.reference);
@@ -249,23 +256,35 @@ pub fn refused(reading: &Reading) -> Option<(Decision, Treatment, &str)> {
 /// Collects the names of a callback, event by event.
 struct Names<'a> {
     upstream: &'a str,
+    dialect: Dialect,
     names: Vec<LockName>,
     kinds: Option<Vec<Kind>>,
+    /// Whether the app might read a name that we cannot tell: nothing may run beside it then.
+    wide: bool,
 }
 
 impl<'a> Names<'a> {
-    const fn new(upstream: &'a str) -> Self {
-        Self { upstream, names: Vec::new(), kinds: None }
+    const fn new(upstream: &'a str, dialect: Dialect) -> Self {
+        Self { upstream, dialect, names: Vec::new(), kinds: None, wide: false }
+    }
+
+    /// What the app might take it for, if its path leads to the code for `provider`.
+    fn taken_for(&mut self, provider: &Provider, id: &Found<'_>) {
+        match id {
+            Found::One(id) => _ = self.name(["reference:", provider.name], id),
+            Found::Ambiguous(_) => self.wide = true,
+            Found::Absent | Found::Empty => {}
+        }
     }
 
     fn event(&mut self, provider: &Provider, reference: Option<&str>, aliases: &[Alias]) {
         let mut kinds = Vec::with_capacity(1 + aliases.len());
         if let Some(reference) = reference {
             // Two providers may use one reference for two payments.
-            kinds.push(self.add(LockName::new(self.upstream, ["reference:", provider.name], reference)));
+            kinds.push(self.name(["reference:", provider.name], reference));
         }
         for alias in aliases {
-            kinds.push(self.add(LockName::new(self.upstream, [&alias.kind, ""], &alias.value)));
+            kinds.push(self.name([&alias.kind, ""], &alias.value));
         }
         self.kinds = Some(match self.kinds.take() {
             None => kinds,
@@ -273,7 +292,10 @@ impl<'a> Names<'a> {
         });
     }
 
-    fn add(&mut self, name: LockName) -> Kind {
+    fn name(&mut self, kind: [&str; 2], value: &str) -> Kind {
+        // Databases compare what is not ASCII in ways of their own.
+        self.wide |= self.dialect == Dialect::Php && !value.is_ascii();
+        let name = LockName::new(self.upstream, kind, value);
         if !self.names.contains(&name) {
             self.names.push(name);
         }
@@ -285,7 +307,7 @@ impl<'a> Names<'a> {
             channel,
             names: std::mem::take(&mut self.names),
             kinds: self.kinds.take().unwrap_or_default(),
-            exclusive: lock == LockBy::Upstream,
+            exclusive: self.wide || lock == LockBy::Upstream,
         }
     }
 }

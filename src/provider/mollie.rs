@@ -43,6 +43,12 @@ const HEADER: &str = "x-mollie-signature";
 
 static CLASSIC_ID: LazyLock<Place> = LazyLock::new(|| Place::Form("id".into()));
 
+const CLASSIC: [&str; 6] = ["tr_", "ord_", "pl_", "sub_", "re_", "chb_"];
+
+/// Where frameworks look for an input, in their order.
+static ANY_ID: LazyLock<[Place; 3]> =
+    LazyLock::new(|| [Place::Json(JsonPath::keys(&["id"])), Place::Form("id".into()), Place::Query("id".into())]);
+
 /// Where a next-generation event has what we read.
 struct Paths {
     resource: JsonPath,
@@ -86,9 +92,24 @@ fn recognise(view: &RequestView<'_>) -> bool {
     }
 }
 
+/// The id that an app behind `dialect` finds in this request if it takes it for a classic webhook of Mollie's. We tell
+/// one by its body, which holds the id and nothing else; an app goes by its path, and asks its framework for the id.
+#[must_use]
+pub fn taken_for<'a>(view: &RequestView<'a>, dialect: Dialect) -> Found<'a> {
+    match Reader::new(view, dialect).first(&*ANY_ID) {
+        Found::One(id) if !CLASSIC.iter().any(|prefix| starts_with(&id, prefix)) => Found::Absent,
+        found => found,
+    }
+}
+
 /// A payment, an order, a payment link, a subscription: what classic webhooks name.
 fn classic_prefix(id: &str) -> bool {
-    is_id(id) && ["tr_", "ord_", "pl_", "sub_", "re_", "chb_"].iter().any(|prefix| id.starts_with(prefix))
+    is_id(id) && CLASSIC.iter().any(|prefix| id.starts_with(prefix))
+}
+
+/// Whatever the case, for an app may not look at it.
+fn starts_with(id: &str, prefix: &str) -> bool {
+    id.as_bytes().get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
 }
 
 /// Every id is a prefix, an underscore and letters or digits.

@@ -52,7 +52,7 @@ impl Matcher {
     #[must_use]
     pub fn takes(&self, head: &Head<'_>, path: &NormalPath<'_>) -> bool {
         any(&self.paths, |template| template.matches(path))
-            && any(&self.methods, |method| method == head.method)
+            && any(&self.methods, |method| serves(method, head.method))
             && any(&self.hosts, |host| host.matches(head.host))
             && self.headers.iter().all(|header| header.matches(head.headers))
             && any(&self.sources, |network| contains(network, head.source))
@@ -63,6 +63,11 @@ impl Matcher {
     pub fn segments(&self, path: &NormalPath<'_>) -> Vec<(Arc<str>, String)> {
         self.paths.iter().find_map(|template| template.values(path)).unwrap_or_default()
     }
+}
+
+/// Frameworks run what they have for GET on HEAD too, and leave the body out.
+fn serves(method: &Method, asked: &Method) -> bool {
+    method == asked || (method == Method::GET && asked == Method::HEAD)
 }
 
 fn any<T>(conditions: &[T], matches: impl Fn(&T) -> bool) -> bool {

@@ -8,31 +8,65 @@ use crate::provider::extract::Dialect;
 
 /// A path in normal form: unreserved octets decoded, slashes merged, dot segments resolved.
 ///
-/// What is encoded and not unreserved stays encoded, so that an encoded slash never becomes a boundary.
+/// What is encoded and not unreserved stays encoded, so that an encoded slash never becomes a boundary. Where a router in
+/// PHP might read the same bytes in another way, that reading is kept beside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NormalPath<'a>(Cow<'a, str>);
+pub struct NormalPath<'a> {
+    normal: Cow<'a, str>,
+    routed: Option<String>,
+}
 
 impl<'a> NormalPath<'a> {
     /// Normalises a path; nothing is copied when nothing is to be done.
     #[must_use]
     pub fn new(raw: &'a str) -> Self {
-        Self(if is_normal(raw) { Cow::Borrowed(raw) } else { Cow::Owned(normalise(raw)) })
+        let normal = if is_normal(raw) { Cow::Borrowed(raw) } else { Cow::Owned(normalise(raw)) };
+        let odd = matches!(normal, Cow::Owned(_)) || raw.starts_with(FRONT_CONTROLLER);
+        Self { normal, routed: if odd { routed(raw) } else { None } }
     }
 
     /// The whole normal form.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.normal
     }
 
     /// The part that the app's router looks at.
     #[must_use]
     pub fn seen_by(&self, dialect: Dialect) -> &str {
         match dialect {
-            Dialect::Strict => &self.0,
-            Dialect::Php => without_front_controller(&self.0),
+            Dialect::Strict => &self.normal,
+            Dialect::Php => without_front_controller(&self.normal),
         }
     }
+}
+
+const FRONT_CONTROLLER: &str = "/index.php";
+
+/// The path as Laravel's router reads it: its front controller cut off, and then decoded as a whole. An encoded slash is
+/// a boundary to it, and a dot segment a segment like others. `None` where it would match no route.
+fn routed(raw: &str) -> Option<String> {
+    let rest = match prefix_in_any_encoding(raw, FRONT_CONTROLLER) {
+        Some(length) => &raw[length..],
+        None => raw,
+    };
+    let decoded = percent_decode_str(rest.trim_end_matches('/')).decode_utf8().ok()?;
+    Some(if decoded.starts_with('/') { decoded.into_owned() } else { format!("/{decoded}") })
+}
+
+/// How many bytes of `raw` stand for `prefix`, whichever of them are encoded.
+fn prefix_in_any_encoding(raw: &str, prefix: &str) -> Option<usize> {
+    let mut at = 0;
+    for wanted in prefix.bytes() {
+        let hex = raw.get(at..at + 3).and_then(|octet| octet.strip_prefix('%'));
+        let encoded = hex.and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        at += match encoded {
+            Some(byte) if byte == wanted => 3,
+            _ if raw.as_bytes().get(at) == Some(&wanted) => 1,
+            _ => return None,
+        };
+    }
+    Some(at)
 }
 
 /// Whether there is certainly nothing to normalise; a dot after a slash is looked at closely later.
@@ -162,7 +196,7 @@ impl Template {
     /// Whether a path matches; copies nothing.
     #[must_use]
     pub fn matches(&self, path: &NormalPath<'_>) -> bool {
-        self.walk(path.seen_by(self.dialect), |_, _| {})
+        self.readings(path).into_iter().flatten().any(|seen| self.walk(seen, |_, _| {}))
     }
 
     /// The values of the named segments, decoded; `None` when the path does not match.
@@ -170,13 +204,24 @@ impl Template {
     /// A `{name*}` keeps its encodings, so that its slashes are the path's own.
     #[must_use]
     pub fn values(&self, path: &NormalPath<'_>) -> Option<Vec<(Arc<str>, String)>> {
-        let mut values = Vec::new();
-        let matched = self.walk(path.seen_by(self.dialect), |segment, text| match segment {
-            Segment::Literal(_) => {}
-            Segment::One(name) => values.push((Arc::clone(name), decoded(text).into_owned())),
-            Segment::Rest(name) => values.push((Arc::clone(name), text.to_owned())),
-        });
-        matched.then_some(values)
+        self.readings(path).into_iter().flatten().find_map(|seen| {
+            let mut values = Vec::new();
+            let matched = self.walk(seen, |segment, text| match segment {
+                Segment::Literal(_) => {}
+                Segment::One(name) => values.push((Arc::clone(name), seen.decode(text).into_owned())),
+                Segment::Rest(name) => values.push((Arc::clone(name), text.to_owned())),
+            });
+            matched.then_some(values)
+        })
+    }
+
+    /// The path as the app reads it, and in normal form: what is a callback in either is one.
+    fn readings<'p>(&self, path: &'p NormalPath<'_>) -> [Option<Seen<'p>>; 2] {
+        let routed = path.routed.as_deref().filter(|_| self.dialect == Dialect::Php);
+        [
+            routed.map(|text| Seen { text, decoded: true }),
+            Some(Seen { text: path.seen_by(self.dialect), decoded: false }),
+        ]
     }
 
     /// The names of its segments.
@@ -184,25 +229,39 @@ impl Template {
         self.segments.iter().filter_map(|segment| segment.name().map(|name| &**name))
     }
 
-    fn walk<'t>(&'t self, path: &str, mut visit: impl FnMut(&'t Segment, &str)) -> bool {
-        let mut rest = path.strip_prefix('/');
+    fn walk<'t>(&'t self, path: Seen<'_>, mut visit: impl FnMut(&'t Segment, &str)) -> bool {
+        let mut rest = path.text.strip_prefix('/');
         for segment in &self.segments {
             if let Segment::Rest(_) = segment {
                 visit(segment, rest.unwrap_or_default());
-                return path.starts_with('/');
+                return path.text.starts_with('/');
             }
             let Some(text) = rest else { return false };
             let (head, tail) = match text.split_once('/') {
                 Some((head, tail)) => (head, Some(tail)),
                 None => (text, None),
             };
-            if !segment.takes(head) {
+            if !segment.takes(&path.decode(head)) {
                 return false;
             }
             visit(segment, head);
             rest = tail;
         }
         rest.is_none()
+    }
+}
+
+/// One reading of a path.
+#[derive(Clone, Copy)]
+struct Seen<'p> {
+    text: &'p str,
+    /// Whether nothing in it is encoded any more.
+    decoded: bool,
+}
+
+impl Seen<'_> {
+    fn decode<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        if self.decoded { Cow::Borrowed(text) } else { decoded(text) }
     }
 }
 
@@ -244,7 +303,7 @@ impl Segment {
 
     fn takes(&self, text: &str) -> bool {
         match self {
-            Self::Literal(literal) => **literal == *decoded(text),
+            Self::Literal(literal) => **literal == *text,
             Self::One(_) => !text.is_empty(),
             Self::Rest(_) => true,
         }
@@ -325,6 +384,28 @@ mod tests {
         assert!(values("/hook/", Dialect::Php, "/hook").is_some());
         assert!(values("/webhook", Dialect::Strict, "/webhook").is_some());
         assert!(values("/webhook", Dialect::Strict, "/webhook/").is_none());
+    }
+
+    #[test]
+    fn what_laravel_routes_to_a_callback_is_one() {
+        let hook = |path| values("/hook/{company_key}/{gateway}", Dialect::Php, path);
+        for (raw, key, gateway) in [
+            ("/hook/key%2fgw", "key", "gw"),
+            ("/hook%2Fkey/gw//", "key", "gw"),
+            ("/hook/../gw", "..", "gw"),
+            ("/hook/key/..", "key", ".."),
+            ("/hook/./gw", ".", "gw"),
+            ("/index.php/hook/../gw", "..", "gw"),
+            ("/%69ndex.php%2fhook/key/gw", "key", "gw"),
+            ("/index.phphook/key/gw", "key", "gw"),
+            ("/hook/%2541/gw", "%41", "gw"),
+            // In normal form only.
+            ("//hook/./key/gw", "key", "gw"),
+        ] {
+            assert_eq!(hook(raw), Some(vec![key.into(), gateway.into()]), "{raw}");
+        }
+        assert_eq!(hook("/hook/key%252fgw"), None);
+        assert_eq!(values("/hook/{a}/{b}", Dialect::Strict, "/hook/key%2fgw"), None);
     }
 
     #[test]

@@ -7,7 +7,10 @@
 //!
 //! The table is a value: the same calls in the same order grant the same leases.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+};
 
 use crate::callback::{Channel, Key};
 
@@ -44,12 +47,21 @@ pub struct LockName {
 
 impl LockName {
     /// The name of `value` among the names of a kind, which is given in two pieces, at `upstream`.
+    ///
+    /// Whatever its case: many a database finds `AB` for `ab`, and a lock may be too wide.
     #[must_use]
     pub fn new(upstream: &str, kind: [&str; 2], value: &str) -> Self {
         let kind = Kind::named(kind);
-        let key = Key::of("lock").part("upstream", upstream).part("kind", kind.0.to_be_bytes()).part("value", value);
+        let key = Key::of("lock")
+            .part("upstream", upstream)
+            .part("kind", kind.0.to_be_bytes())
+            .part("value", &*folded(value));
         Self { kind, key: key.finish() }
     }
+}
+
+fn folded(value: &str) -> Cow<'_, str> {
+    if value.bytes().any(|byte| byte.is_ascii_uppercase()) { value.to_ascii_lowercase().into() } else { value.into() }
 }
 
 /// What a callback asks for.
