@@ -46,7 +46,7 @@ pub struct Running {
 ///
 /// When an address can't be had, or the app's address makes no sense.
 pub async fn start(config: Config, metrics: Arc<Metrics>) -> anyhow::Result<Running> {
-    let listener = Listener::bind(&config.gateway.listen, listener_options(&config))?;
+    let listener = Listener::bind(&config.gateway.listen, listener_options(&config)).context("gateway.listen")?;
     let desk = match config.admin.listen {
         Some(address) => Some(
             TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} (admin.listen)"))?,
