@@ -3,23 +3,21 @@
 //! Nobody waits in a task for a lease: a commit says which leases it granted, and whoever committed sets their owners
 //! going. A delivery that waits costs its record and no more.
 
+mod answer;
+mod app;
+mod waiting;
+
 use std::{
-    fmt::Display,
-    future::Future,
-    hash::{BuildHasher, RandomState},
     pin::pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
 use dashmap::DashMap;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
-use http_body_util::BodyExt;
-use hyper::body::Body;
+use http::{HeaderValue, Response, StatusCode, header};
 use tokio::{
     sync::{Notify, oneshot, watch},
     time::Instant,
@@ -36,106 +34,11 @@ use crate::{
         state::{Delivery, Letter, Phase, StoredRequest},
         transition::{self, Effect, Ending, Input, LockChange, Refused, Transition, View},
     },
-    upstream::{self, Payload, Upstream, Use},
 };
-
-/// The app, as far as a callback needs it.
-pub trait App: Send + Sync + 'static {
-    /// A connection that stands.
-    type Connection: Send;
-    /// The body of an answer, as it comes.
-    type Body: Body<Data = Bytes, Error: Display + Send> + Send + Unpin + 'static;
-
-    /// Opens a connection, or takes one that is surely alive. Nothing has been sent when this fails; says why.
-    fn connect(&self) -> impl Future<Output = Result<Self::Connection, String>> + Send;
-
-    /// Sends one request and returns the head of its answer, which may take `limit`.
-    fn send(
-        &self,
-        connection: Self::Connection,
-        request: Request<Bytes>,
-        limit: Duration,
-    ) -> impl Future<Output = Result<Response<Self::Body>, SendError>> + Send;
-}
-
-/// Why there is no answer.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SendError {
-    /// Provably nothing was written.
-    #[error("{0}")]
-    NotSent(String),
-    /// The app may have read some or all of it.
-    #[error("{0}")]
-    Unknown(String),
-    /// The answer did not come in time, and the app may have read all of it.
-    #[error("no answer in time")]
-    TooSlow,
-}
-
-impl App for Arc<Upstream> {
-    type Connection = upstream::Connection;
-    type Body = upstream::Answer;
-
-    async fn connect(&self) -> Result<Self::Connection, String> {
-        Upstream::connect(self, Use::Callback).await.map_err(|error| error.to_string())
-    }
-
-    async fn send(
-        &self,
-        connection: Self::Connection,
-        request: Request<Bytes>,
-        limit: Duration,
-    ) -> Result<Response<Self::Body>, SendError> {
-        connection.within(limit).send(request.map(Payload::full)).await.map_err(|error| match error {
-            upstream::SendError::NotSent { cause, .. } => SendError::NotSent(cause.to_string()),
-            upstream::SendError::Unknown(upstream::Unknown::Timeout(_)) => SendError::TooSlow,
-            upstream::SendError::Unknown(error) => SendError::Unknown(error.to_string()),
-        })
-    }
-}
-
-impl From<SendError> for Ending {
-    fn from(error: SendError) -> Self {
-        match error {
-            SendError::NotSent(why) => Self::NotSent(why),
-            SendError::Unknown(why) => Self::Unknown(why, None),
-            SendError::TooSlow => Self::Unknown(TOO_SLOW.to_owned(), None),
-        }
-    }
-}
-
-/// What those who wait on a delivery hear.
-#[derive(Clone, Debug)]
-pub struct Heard {
-    /// How the try ended.
-    pub ending: Ending,
-    /// The whole answer: its header fields for the caller who came first and for nobody else, its body for all who wait.
-    pub full: Option<Arc<Full>>,
-    /// How long the app took.
-    pub took: Duration,
-}
-
-impl Heard {
-    /// Nothing was sent.
-    pub const fn not_sent(why: String) -> Self {
-        Self::unheard(Ending::NotSent(why))
-    }
-
-    const fn unheard(ending: Ending) -> Self {
-        Self { ending, full: None, took: Duration::ZERO }
-    }
-}
-
-/// An answer with all that belongs to the one caller whose request it answers.
-#[derive(Clone, Debug)]
-pub struct Full {
-    /// The header fields as the app sent them.
-    pub headers: HeaderMap,
-    /// The body; empty where it was too large.
-    pub body: Bytes,
-    /// What others may hear of it too.
-    pub answer: Arc<Answer>,
-}
+pub use answer::{Full, Heard};
+use answer::{Interner, read};
+pub use app::{App, SendError, TOO_SLOW};
+pub use waiting::{Place, Waiter};
 
 /// Bounds and limits of the dispatch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,8 +88,6 @@ pub struct Dispatch<S, A> {
 
 /// How often a decision is taken anew because somebody else was faster, before that is called a fault of ours.
 const MOST_CONFLICTS: usize = 1000;
-/// Why an outcome is unknown when the app took longer than it may.
-pub const TOO_SLOW: &str = "no answer in time";
 /// The timer looks at least so often.
 const TICK: Duration = Duration::from_secs(1);
 /// How long it rests when what is due could not be done.
@@ -617,30 +518,6 @@ fn after(view: &View, transition: &Transition, id: LeaseId) -> Result<Delivery, 
     put.or_else(|| view.delivery(id)).cloned().ok_or(Refused::Gone)
 }
 
-/// Reads a body whole; `None` where it is larger than `limit`, which is then left unread.
-async fn read<B: Body<Data = Bytes, Error: Display> + Unpin>(
-    mut body: B,
-    limit: usize,
-) -> Result<Option<Bytes>, String> {
-    let mut first = Bytes::new();
-    let mut whole = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| format!("the answer broke off: {error}"))?;
-        let Ok(data) = frame.into_data() else { continue };
-        if first.len() + whole.len() + data.len() > limit {
-            return Ok(None);
-        }
-        if first.is_empty() && whole.is_empty() {
-            // Most answers come in one piece, and are not copied.
-            first = data;
-        } else {
-            whole.extend_from_slice(&std::mem::take(&mut first));
-            whole.extend_from_slice(&data);
-        }
-    }
-    Ok(Some(if whole.is_empty() { first } else { whole.freeze() }))
-}
-
 /// Why a step was not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum StepError {
@@ -655,53 +532,6 @@ pub enum StepError {
 impl From<StoreError> for StepError {
     fn from(error: StoreError) -> Self {
         Self::Commit(error.into())
-    }
-}
-
-/// One caller who waits for an answer; he is counted for as long as it lives.
-pub struct Place<S: Store, A: App> {
-    dispatch: Arc<Dispatch<S, A>>,
-}
-
-impl<S: Store, A: App> Place<S, A> {
-    /// Waits on this delivery. `None` where too many do already; the one whose own delivery it is (`own`) always may.
-    pub fn wait_on(self, id: LeaseId, own: bool) -> Option<Waiter<S, A>> {
-        let entry = self.dispatch.waiters.entry(id).or_insert_with(|| watch::Sender::new(None));
-        let full = !own && entry.receiver_count() >= self.dispatch.options.max_waiters_per_transaction;
-        let receiver = entry.subscribe();
-        drop(entry);
-        let waiter = Waiter { place: self, id, receiver: Some(receiver) };
-        (!full).then_some(waiter)
-    }
-}
-
-impl<S: Store, A: App> Drop for Place<S, A> {
-    fn drop(&mut self) {
-        self.dispatch.waiting.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// One caller who waits on a delivery.
-pub struct Waiter<S: Store, A: App> {
-    place: Place<S, A>,
-    id: LeaseId,
-    receiver: Option<watch::Receiver<Option<Arc<Heard>>>>,
-}
-
-impl<S: Store, A: App> Waiter<S, A> {
-    /// What came of the delivery. `None` only where the gate itself goes down.
-    pub async fn heard(mut self) -> Option<Arc<Heard>> {
-        let receiver = self.receiver.as_mut()?;
-        let heard = receiver.wait_for(Option::is_some).await.ok()?;
-        heard.clone()
-    }
-}
-
-impl<S: Store, A: App> Drop for Waiter<S, A> {
-    fn drop(&mut self) {
-        // Whoever waited in vain on what had ended before leaves nothing behind.
-        self.receiver = None;
-        self.place.dispatch.waiters.remove_if(&self.id, |_, sender| sender.receiver_count() == 0);
     }
 }
 
@@ -741,32 +571,5 @@ impl<S: Store, A: App> Drop for Unfinished<S, A> {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move { drop(dispatch.end(id, attempt, Heard::unheard(ending)).await) });
         }
-    }
-}
-
-/// Keeps one copy of answers that are alike: an app says `200 []` a million times.
-struct Interner {
-    hasher: RandomState,
-    slots: Vec<Mutex<Option<Arc<Answer>>>>,
-}
-
-impl Default for Interner {
-    fn default() -> Self {
-        Self { hasher: RandomState::new(), slots: (0..64).map(|_| Mutex::new(None)).collect() }
-    }
-}
-
-impl Interner {
-    fn intern(&self, status: StatusCode, content_type: Option<&[u8]>, body: Option<&[u8]>) -> Arc<Answer> {
-        let slot = (self.hasher.hash_one((status, content_type, body)) % 64) as usize;
-        let mut slot = self.slots[slot].lock().unwrap_or_else(PoisonError::into_inner);
-        let same = |known: &&Arc<Answer>| {
-            known.status == status && known.content_type.as_deref() == content_type && known.body.as_deref() == body
-        };
-        if let Some(known) = slot.as_ref().filter(same) {
-            return Arc::clone(known);
-        }
-        let answer = Answer { status, content_type: content_type.map(Into::into), body: body.map(Into::into) };
-        Arc::clone(slot.insert(Arc::new(answer)))
     }
 }
