@@ -29,10 +29,11 @@ use crate::{
     telemetry::Metrics,
     time::{Clock, SteadyClock, Timestamp},
     transaction::{
+        effect::{Change, Effect, Ending, Input, LockChange, Transition, View},
         lock::{Claimed, LeaseId},
         policy::Policy,
         state::{Delivery, Letter, Phase, StoredRequest},
-        transition::{self, Effect, Ending, Input, LockChange, Refused, Transition, View},
+        transition::{self, Refused},
     },
 };
 pub use answer::{Full, Heard};
@@ -489,8 +490,8 @@ impl<S: Store, A: App> Dispatch<S, A> {
 /// The earliest time at which this transition makes something due.
 fn earliest(transition: &Transition) -> Timestamp {
     let deliveries = transition.deliveries.iter().filter_map(|change| match change {
-        transition::Change::Put(delivery) => delivery.due(),
-        transition::Change::Remove(..) => None,
+        Change::Put(delivery) => delivery.due(),
+        Change::Remove(..) => None,
     });
     let leases = transition.locks.iter().filter_map(|change| match change {
         LockChange::Linger(_, until) | LockChange::Keep(_, until) => Some(*until),
@@ -502,7 +503,7 @@ fn earliest(transition: &Transition) -> Timestamp {
 /// The delivery that this transition holds, for the payer's return to find.
 fn newly_held(transition: &Transition) -> Option<(LeaseId, Arc<Letter>)> {
     transition.deliveries.iter().find_map(|change| match change {
-        transition::Change::Put(delivery) if matches!(delivery.phase, Phase::Held { .. }) && !delivery.owed => {
+        Change::Put(delivery) if matches!(delivery.phase, Phase::Held { .. }) && !delivery.owed => {
             Some((delivery.id, Arc::clone(&delivery.letter)))
         }
         _ => None,
@@ -512,7 +513,7 @@ fn newly_held(transition: &Transition) -> Option<(LeaseId, Arc<Letter>)> {
 /// The delivery as the transition leaves it; as it was, where it is removed.
 fn after(view: &View, transition: &Transition, id: LeaseId) -> Result<Delivery, Refused> {
     let put = transition.deliveries.iter().find_map(|change| match change {
-        transition::Change::Put(delivery) if delivery.id == id => Some(delivery),
+        Change::Put(delivery) if delivery.id == id => Some(delivery),
         _ => None,
     });
     put.or_else(|| view.delivery(id)).cloned().ok_or(Refused::Gone)

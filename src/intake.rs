@@ -31,10 +31,11 @@ use crate::{
     rule::Route,
     store::{CommitError, Store, StoreError, Want},
     transaction::{
+        arrival::{Arrival, Course, Decision, arrive},
+        effect::{Ending, Input, Transition},
         lock::LeaseId,
         policy::{OnRepeatReturn, Treatment},
         state::StoredRequest,
-        transition::{Arrival, Course, Decision, Ending, Input, Transition, arrive},
     },
 };
 

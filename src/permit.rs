@@ -6,8 +6,8 @@ use crate::{
     dispatch::{App, Dispatch},
     store::{CommitError, Store},
     transaction::{
+        effect::{LockChange, Transition},
         lock::{Claimed, LeaseId, LockName},
-        transition::{LockChange, Transition},
     },
 };
 

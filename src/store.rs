@@ -13,8 +13,8 @@ use crate::{
     callback::Key,
     time::Timestamp,
     transaction::{
+        effect::{Line, Transition, View},
         lock::{LeaseId, LockName},
-        transition::{Line, Transition, View},
     },
 };
 

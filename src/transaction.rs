@@ -2,6 +2,8 @@
 //!
 //! No clock, no chance, no I/O: the same state and the same input give the same transition, on every machine.
 
+pub mod arrival;
+pub mod effect;
 pub mod identity;
 pub mod lock;
 pub mod policy;

@@ -38,10 +38,10 @@ use oncegate::{
     telemetry::Metrics,
     time::{SteadyClock, Timestamp},
     transaction::{
+        effect::{Act, Change, Input, Line, Transition, View},
         lock::LeaseId,
         policy::{LockBy, OnUnknown, Order, Policy, Retry},
         state::{Delivery, Phase},
-        transition::{Act, Change, Input, Line, Transition, View},
     },
 };
 use tokio::time::{Instant, Sleep, advance, sleep, timeout};

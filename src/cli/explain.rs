@@ -24,10 +24,12 @@ use crate::{
     store::{Store, Want, memory::Memory},
     time::{Clock, SystemClock, Timestamp},
     transaction::{
+        arrival::{Arrival, Course, Decided, Decision, arrive},
+        effect::{Ending, Input},
         lock::LeaseId,
         policy::{OnUnknown, Policy, Treatment},
         state::{Phase, StoredRequest},
-        transition::{Arrival, Course, Decided, Decision, Ending, Input, apply, arrive},
+        transition::apply,
     },
 };
 

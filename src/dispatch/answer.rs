@@ -12,7 +12,7 @@ use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Body;
 
-use crate::{callback::Answer, transaction::transition::Ending};
+use crate::{callback::Answer, transaction::effect::Ending};
 
 /// What those who wait on a delivery hear.
 #[derive(Clone, Debug)]

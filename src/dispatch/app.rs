@@ -7,7 +7,7 @@ use http::{Request, Response};
 use hyper::body::Body;
 
 use crate::{
-    transaction::transition::Ending,
+    transaction::effect::Ending,
     upstream::{self, Payload, Upstream, Use},
 };
 

@@ -12,7 +12,7 @@ use crate::{
     callback::Channel,
     dispatch::Heard,
     telemetry::{CallbackCounters, CallbackLine, Metrics, log_callback},
-    transaction::transition::Decision,
+    transaction::arrival::Decision,
 };
 
 /// The counters that are at hand without asking the registry.

@@ -18,10 +18,10 @@ use crate::{
     rule::{Head, ProviderChoice, Route},
     time::Timestamp,
     transaction::{
+        arrival::{Arriving, Decision},
         identity::{Identified, Scope, identify},
         lock::{Claimed, Kind, LockName},
         policy::{IdentityBy, LockBy, Policy, Treatment},
-        transition::{Arriving, Decision},
     },
 };
 

@@ -10,10 +10,10 @@ use crate::{
     callback::{Answer, Channel, Key},
     time::Timestamp,
     transaction::{
+        effect::{Change, Line, LockChange, Transition, View},
         lock::{Claimed, LeaseId, LockName},
         policy::Policy,
         state::{Carried, Claim, Delivery, Fate, Letter, Phase, StoredRequest, Transaction},
-        transition::{Change, Line, LockChange, Transition, View},
     },
 };
 

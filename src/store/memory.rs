@@ -11,9 +11,9 @@ use crate::{
     callback::Key,
     time::Timestamp,
     transaction::{
+        effect::{Change, Line, LockChange, Transition, View},
         lock::{LeaseId, LockName, Table},
         state::{Delivery, Fate, Phase, Transaction},
-        transition::{Change, Line, LockChange, Transition, View},
     },
 };
 

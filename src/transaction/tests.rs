@@ -7,14 +7,13 @@ use http::{HeaderMap, Method, StatusCode, Uri};
 use proptest::prelude::*;
 
 use super::{
+    arrival::{Arrival, Arriving, Course, Decided, Decision, arrive},
+    effect::{Act, Change, Effect, Ending, Input, LockChange, Transition, View},
     identity::{Scope, identify},
     lock::{Claimed, LeaseId, LockName},
     policy::{IdentityBy, OnDuplicate, OnUnknown, Order, Policy, Retry, Treatment},
     state::{Delivery, Fate, Phase, StoredRequest, Transaction},
-    transition::{
-        Act, Arrival, Arriving, Change, Course, Decided, Decision, Effect, Ending, Input, LockChange, Refused,
-        Transition, View, apply, arrive,
-    },
+    transition::{Refused, apply},
 };
 use crate::{
     callback::{Answer, Channel, Event, Key, State},

@@ -14,7 +14,8 @@ use oncegate::{
         CallbackLine, DECISIONS, JOINED_BY, LogFormat, LogOptions, LogSink, Metrics, OUTCOMES, RequestKind, dispatcher,
         log_callback,
     },
-    transaction::transition::{Decision, Ending},
+    transaction::arrival::Decision,
+    transaction::effect::Ending,
 };
 use prometheus_client::metrics::counter::Counter;
 

@@ -1,0 +1,404 @@
+//! What follows when a webhook has been read whole: what each of its events is, and what becomes of the request.
+
+use std::sync::Arc;
+
+use super::{
+    effect::{Change, Effect, LEASE_MARGIN, Line, Transition, View, queue, writable},
+    identity::Identified,
+    lock::{Claimed, LeaseId},
+    policy::{OnDuplicate, Policy, Treatment},
+    state::{Carried, Claim, Delivery, Fate, Letter, Phase, StoredRequest, Transaction, Window},
+};
+use crate::{
+    callback::{Answer, State},
+    time::Timestamp,
+};
+
+/// One event of an arrival.
+#[derive(Clone, Debug)]
+pub struct Arriving {
+    /// Its keys.
+    pub identified: Identified,
+    /// What it says happened.
+    pub state: Option<State>,
+    /// Whether a signature vouches for what it tells.
+    pub verified: bool,
+    /// What its rule chose.
+    pub policy: Arc<Policy>,
+}
+
+/// A webhook that has been read whole.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// The name of the delivery, should this become one.
+    pub id: LeaseId,
+    /// The name of the delivery that follows at the window's end, should one be needed.
+    pub next: LeaseId,
+    /// Its events; never empty.
+    pub events: Vec<Arriving>,
+    /// The provider's name.
+    pub provider: &'static str,
+    /// What the app shall see.
+    pub request: Arc<StoredRequest>,
+    /// What it must not overlap with.
+    pub claimed: Claimed,
+}
+
+/// What the gate made of one event; a label in metrics and a line of history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Decision {
+    /// The identity was unknown.
+    First,
+    /// A delivery of it is held or in flight.
+    Joined,
+    /// It was settled before.
+    Replayed,
+    /// A known reference, a new identity.
+    NewState,
+    /// An old event in a batch that brings a new one.
+    Repeated,
+    /// An older state than one already delivered.
+    Stale,
+    /// Another paid reference for the same order.
+    SecondPayment,
+    /// The same event id with another verified state.
+    Conflict,
+    /// The signature is wrong or too old.
+    Unverified,
+    /// No one reference can be read.
+    Unrecognised,
+    /// A bound was reached.
+    Overflow,
+    /// A return.
+    Returned,
+}
+
+impl Decision {
+    /// The word in metrics, logs and `explain`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::Joined => "joined",
+            Self::Replayed => "replayed",
+            Self::NewState => "new_state",
+            Self::Repeated => "repeated",
+            Self::Stale => "stale",
+            Self::SecondPayment => "second_payment",
+            Self::Conflict => "conflict",
+            Self::Unverified => "unverified",
+            Self::Unrecognised => "unrecognised",
+            Self::Overflow => "overflow",
+            Self::Returned => "returned",
+        }
+    }
+}
+
+/// What happens to the request that brought the events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Course {
+    /// It became this delivery; its caller waits for the outcome.
+    Deliver(LeaseId),
+    /// Its caller waits for the outcome of this delivery.
+    Wait(LeaseId),
+    /// It is decided again when this delivery has ended.
+    Again(LeaseId),
+    /// Its caller hears this.
+    Replay(Arc<Answer>),
+    /// Its caller hears the provider's own acknowledgement.
+    Ack,
+    /// Its caller hears that it shall try again later.
+    Retryable,
+    /// Its caller hears a refusal.
+    Refuse,
+    /// It goes to the app under the lock, and nothing is remembered of it.
+    Unremembered,
+    /// It goes to the app as if there were no gate (`shadow`).
+    Shadow,
+}
+
+/// The decisions on an arrival, in the order of its events, and what becomes of it as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decided {
+    /// One for each event.
+    pub decisions: Vec<Decision>,
+    /// What becomes of the request.
+    pub course: Course,
+    /// Why, in words.
+    pub why: &'static str,
+}
+
+/// Decides an arrival.
+#[must_use]
+pub fn arrive(view: &View, arrival: Arrival, now: Timestamp) -> (Decided, Transition) {
+    let findings: Vec<Finding> = arrival.events.iter().map(|event| find(view, event, now)).collect();
+    if let Some(chosen) = brings_something_new(&arrival, &findings) {
+        return deliver(view, arrival, &findings, chosen, now);
+    }
+    let decisions = findings.iter().map(|finding| finding.decision).collect();
+    let mut transition = Transition::default();
+    let single = findings.len() == 1;
+    let mut course = None;
+    for (event, finding) in arrival.events.iter().zip(&findings) {
+        let (heard, why) = match &finding.course {
+            // One of several events: hear its end, then look at the whole again.
+            Course::Wait(delivery) if !single => (Course::Again(*delivery), "an event of it is on its way elsewhere"),
+            Course::Replay(_) if !single => (Course::Ack, "nothing in the batch is new"),
+            other => (other.clone(), finding.why),
+        };
+        let weight = |course: &Course| match course {
+            Course::Again(_) => 4,
+            Course::Retryable => 3,
+            Course::Unremembered | Course::Shadow => 2,
+            Course::Refuse => 1,
+            _ => 0,
+        };
+        if course.as_ref().is_none_or(|(kept, _)| weight(kept) < weight(&heard)) {
+            course = Some((heard, why));
+        }
+        remember_repeat(view, event, finding, &arrival, now, &mut transition);
+    }
+    let (mut course, why) = course.unwrap_or((Course::Unremembered, "no event"));
+    if arrival.events.iter().any(|event| event.policy.shadow) {
+        course = Course::Shadow;
+    }
+    if matches!(course, Course::Again(_)) {
+        // Whatever has to follow is decided then: two batches that wait on each other's followers would make more
+        // without end.
+        transition = Transition::default();
+    }
+    (Decided { decisions, course, why }, transition)
+}
+
+/// What one event by itself comes to.
+struct Finding {
+    decision: Decision,
+    course: Course,
+    why: &'static str,
+    /// Came after the first byte of what it is taken for: one more delivery follows.
+    trailing: bool,
+}
+
+fn find(view: &View, event: &Arriving, now: Timestamp) -> Finding {
+    let keys = &event.identified;
+    let transaction = view.transaction(keys.transaction);
+    let found = |decision, course, why| Finding { decision, course, why, trailing: false };
+    let claim = transaction.and_then(|t| t.claim(keys.identity)).filter(|claim| is_known(claim, now));
+    let Some(claim) = claim else { return find_new(transaction, event, now) };
+    match &claim.fate {
+        Fate::Pending(id) => match view.delivery(*id) {
+            None => found(Decision::First, Course::Unremembered, "its delivery is gone"),
+            Some(delivery) => find_pending(delivery, claim, event, now),
+        },
+        Fate::Settled { .. } if contradicts(event, claim) => {
+            found(Decision::Conflict, Course::Unremembered, "the same event tells another state than before")
+        }
+        Fate::Settled { answer, .. } => Finding {
+            trailing: keys.windowed && event.policy.trailing && !event.policy.shadow,
+            ..match event.policy.on_duplicate {
+                OnDuplicate::Replay => {
+                    found(Decision::Replayed, Course::Replay(Arc::clone(answer)), "settled before; hears its answer")
+                }
+                OnDuplicate::Ack => found(Decision::Replayed, Course::Ack, "settled before (on_duplicate = ack)"),
+                OnDuplicate::Refuse => {
+                    found(Decision::Replayed, Course::Refuse, "settled before (on_duplicate = refuse)")
+                }
+                OnDuplicate::Forward => {
+                    found(Decision::Replayed, Course::Unremembered, "settled before (on_duplicate = forward)")
+                }
+            }
+        },
+    }
+}
+
+fn is_known(claim: &Claim, now: Timestamp) -> bool {
+    match &claim.fate {
+        Fate::Pending(_) => true,
+        // Until its follower goes, the follower stands for whatever comes.
+        Fate::Settled { expires, .. } => now < *expires || claim.window.as_ref().is_some_and(|w| w.next.is_some()),
+    }
+}
+
+fn find_new(transaction: Option<&Transaction>, event: &Arriving, now: Timestamp) -> Finding {
+    let known = transaction.is_some_and(|t| t.claims.iter().any(|claim| is_known(claim, now)));
+    let stale = event.state == Some(State::Pending) && transaction.is_some_and(|t| t.final_state_seen);
+    let (decision, why) = match (known, stale) {
+        (_, true) => {
+            let course = match event.policy.on_stale {
+                Treatment::Ack => Course::Ack,
+                Treatment::Refuse => Course::Refuse,
+                Treatment::Forward => Course::Unremembered,
+                // Until somebody can look at it, the provider shall keep it.
+                Treatment::Review => Course::Retryable,
+            };
+            let why = "an older state than one already delivered";
+            return Finding { decision: Decision::Stale, course, why, trailing: false };
+        }
+        (true, _) => (Decision::NewState, "a known payment tells something new"),
+        (false, _) => (Decision::First, "not seen before"),
+    };
+    Finding { decision, course: Course::Unremembered, why, trailing: false }
+}
+
+/// Whether a known event tells, vouched for, another state than before. One that is the same by its reference alone is
+/// expected to.
+fn contradicts(event: &Arriving, claim: &Claim) -> bool {
+    let keys = &event.identified;
+    event.verified && !keys.windowed && keys.told != 0 && claim.told != 0 && keys.told != claim.told
+}
+
+fn find_pending(delivery: &Delivery, claim: &Claim, event: &Arriving, now: Timestamp) -> Finding {
+    let policy = &delivery.letter.policy;
+    let (course, why) = match delivery.phase {
+        Phase::Held { .. } | Phase::Queued | Phase::InFlight { .. } if contradicts(event, claim) => {
+            (Course::Again(delivery.id), "the same event tells another state than the one on its way")
+        }
+        Phase::Held { .. } => (Course::Wait(delivery.id), "met another in the hold"),
+        Phase::Queued => (Course::Wait(delivery.id), "another waits for its turn"),
+        Phase::InFlight { .. } => (Course::Wait(delivery.id), "another is in the app"),
+        Phase::Unknown { .. } => (Course::Retryable, "it is unknown whether the app got it"),
+        Phase::Retrying { .. } => (Course::Retryable, "a failed try will be repeated"),
+        Phase::Review { since } if now < since.after(policy.review_retryable) => {
+            (Course::Retryable, "it waits for a person")
+        }
+        Phase::Review { .. } => (Course::Ack, "it waits for a person, who has the request"),
+    };
+    let in_flight = matches!(delivery.phase, Phase::InFlight { .. });
+    let trailing = in_flight && event.identified.windowed && event.policy.trailing && !event.policy.shadow;
+    Finding { decision: Decision::Joined, course, why, trailing }
+}
+
+const fn is_new(decision: Decision) -> bool {
+    matches!(decision, Decision::First | Decision::NewState | Decision::Conflict)
+}
+
+/// The new event whose policy the delivery gets: of several, the one that lingers longest.
+fn brings_something_new(arrival: &Arrival, findings: &[Finding]) -> Option<usize> {
+    let new = findings.iter().enumerate().filter(|(_, finding)| is_new(finding.decision));
+    new.map(|(index, _)| index).max_by_key(|index| arrival.events[*index].policy.linger)
+}
+
+fn deliver(
+    view: &View,
+    arrival: Arrival,
+    findings: &[Finding],
+    chosen: usize,
+    now: Timestamp,
+) -> (Decided, Transition) {
+    let policy = Arc::clone(&arrival.events[chosen].policy);
+    let shadow = policy.shadow;
+    // In shadow nobody says when the first byte goes.
+    let opened = if shadow { now.after(policy.collapse_window) } else { Timestamp::EPOCH };
+    let mut transition = Transition::default();
+    let mut decisions = Vec::with_capacity(findings.len());
+    for (event, finding) in arrival.events.iter().zip(findings) {
+        if !is_new(finding.decision) {
+            decisions.push(Decision::Repeated);
+            continue;
+        }
+        decisions.push(finding.decision);
+        let keys = event.identified;
+        let transaction = writable(view, &mut transition.transactions, keys.transaction);
+        transaction.forget_expired(now);
+        transaction.claims.retain(|claim| claim.identity != keys.identity);
+        // Most transactions know one event, and a million of them are remembered.
+        transaction.claims.reserve_exact(1);
+        transaction.claims.push(Claim {
+            identity: keys.identity,
+            fate: Fate::Pending(arrival.id),
+            told: keys.told,
+            window: keys.windowed.then(|| Box::new(Window { until: opened, next: None })),
+        });
+        transition.history.push(Line {
+            at: now,
+            transaction: keys.transaction,
+            delivery: arrival.id,
+            what: finding.decision.as_str(),
+        });
+        if finding.decision == Decision::Conflict {
+            transition.effects.push(Effect::Alarm(arrival.id, finding.why));
+        }
+    }
+    let why = findings[chosen].why;
+    let phase = if shadow {
+        Phase::InFlight { lease_until: now.after(policy.timeout + LEASE_MARGIN) }
+    } else if policy.hold.is_zero() || view.returned {
+        Phase::Queued
+    } else {
+        Phase::Held { until: now.after(policy.hold) }
+    };
+    let id = arrival.id;
+    let delivery = new_delivery(id, arrival, policy, phase, now);
+    if phase == Phase::Queued {
+        queue(view, &delivery, &mut transition);
+    }
+    transition.deliveries.push(Change::Put(delivery));
+    let course = if shadow { Course::Shadow } else { Course::Deliver(id) };
+    (Decided { decisions, course, why }, transition)
+}
+
+fn new_delivery(id: LeaseId, arrival: Arrival, policy: Arc<Policy>, phase: Phase, now: Timestamp) -> Delivery {
+    let carried = |event: &Arriving| Carried {
+        transaction: event.identified.transaction,
+        identity: event.identified.identity,
+        windowed: event.identified.windowed,
+        told: event.identified.told,
+        state: event.state,
+    };
+    let letter = Letter {
+        events: arrival.events.iter().map(carried).collect(),
+        provider: arrival.provider,
+        request: arrival.request,
+        claimed: arrival.claimed,
+        policy,
+        arrived: now,
+    };
+    Delivery { id, version: 0, letter: Arc::new(letter), phase, attempts: 0, owed: false }
+}
+
+/// A repeat keeps its identity known for longer, and marks that one more delivery has to follow.
+fn remember_repeat(
+    view: &View,
+    event: &Arriving,
+    finding: &Finding,
+    arrival: &Arrival,
+    now: Timestamp,
+    transition: &mut Transition,
+) {
+    let keys = event.identified;
+    let Some(claim) = view.transaction(keys.transaction).and_then(|t| t.claim(keys.identity)) else { return };
+    if finding.trailing && claim.window.as_ref().is_some_and(|window| window.next.is_none()) {
+        follow_up(view, event, arrival, now, transition);
+        return;
+    }
+    let Fate::Settled { expires, .. } = &claim.fate else { return };
+    let renewed = now.after(event.policy.retention);
+    // Written lazily: an identity that was renewed a moment ago is not written again.
+    let worthwhile = renewed.since(*expires) > event.policy.retention / 16;
+    if finding.decision == Decision::Replayed && !keys.windowed && worthwhile {
+        let transaction = writable(view, &mut transition.transactions, keys.transaction);
+        if let Some(Claim { fate: Fate::Settled { expires, .. }, .. }) = transaction.claim_mut(keys.identity) {
+            *expires = renewed;
+        }
+    }
+}
+
+/// Creates the one delivery that goes when the window ends, for all that comes after the first byte.
+fn follow_up(view: &View, event: &Arriving, arrival: &Arrival, now: Timestamp, transition: &mut Transition) {
+    let keys = event.identified;
+    let transaction = writable(view, &mut transition.transactions, keys.transaction);
+    let Some(window) = transaction.claim_mut(keys.identity).and_then(|claim| claim.window.as_mut()) else { return };
+    window.next = Some(arrival.next);
+    let until = window.until.max(now);
+    transition.history.push(Line { at: now, transaction: keys.transaction, delivery: arrival.next, what: "trailing" });
+    // One delivery follows for the whole of a batch, when the last of its windows ends.
+    if let Some(Change::Put(Delivery { phase: Phase::Held { until: sooner }, .. })) = transition.deliveries.first_mut()
+    {
+        *sooner = until.max(*sooner);
+        return;
+    }
+    let phase = Phase::Held { until };
+    let next =
+        Delivery { owed: true, ..new_delivery(arrival.next, arrival.clone(), Arc::clone(&event.policy), phase, now) };
+    transition.deliveries.push(Change::Put(next));
+}

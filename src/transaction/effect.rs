@@ -1,0 +1,206 @@
+//! What a decision starts from, what comes in, and what shall follow: the values of a transition.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    lock::{Claimed, LeaseId, LockName},
+    state::{Delivery, Transaction, Window},
+};
+use crate::{
+    callback::{Answer, Key},
+    time::Timestamp,
+};
+
+/// What is known of everything that an input touches, each with the version that was read.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// The transactions, and the key of each; one that is unknown is not listed.
+    pub transactions: Vec<(Key, Transaction)>,
+    /// Every unsettled delivery that their claims name.
+    pub deliveries: Vec<Delivery>,
+    /// Other names that are remembered for the names at hand.
+    pub linked: Vec<LockName>,
+    /// Whether the payer's return has been through under one of the names at hand.
+    pub returned: bool,
+}
+
+impl View {
+    pub(super) fn transaction(&self, key: Key) -> Option<&Transaction> {
+        self.transactions.iter().find(|(known, _)| *known == key).map(|(_, transaction)| transaction)
+    }
+
+    /// The delivery with this name.
+    #[must_use]
+    pub fn delivery(&self, id: LeaseId) -> Option<&Delivery> {
+        self.deliveries.iter().find(|delivery| delivery.id == id)
+    }
+}
+
+/// How a try ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The app answered, and `success` holds.
+    Accepted(Arc<Answer>),
+    /// The app answered, and `success` does not hold.
+    Rejected(Arc<Answer>),
+    /// Provably nothing was written.
+    NotSent(String),
+    /// Anything else after the first byte; with what a middle box said, if one spoke.
+    Unknown(String, Option<Arc<Answer>>),
+}
+
+impl Ending {
+    /// The word in metrics and history.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Accepted(_) => "accepted",
+            Self::Rejected(_) => "rejected",
+            Self::NotSent(_) => "not_sent",
+            Self::Unknown(..) => "unknown",
+        }
+    }
+}
+
+/// What a person decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// Send it again.
+    Resend,
+    /// The app has it: remember it as accepted.
+    Settle,
+    /// It shall not be sent; remember it all the same.
+    Discard,
+}
+
+/// Whatever comes back from the world about one delivery.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// The payer's return has been through: the hold has served its purpose.
+    HoldOver,
+    /// The time has come that [`Delivery::due`] named.
+    Due,
+    /// The connection to the app stands and the lease is held; the first byte goes out after the commit.
+    Sending,
+    /// A try ended; `attempt` is the fencing token.
+    Ended {
+        /// Which try.
+        attempt: u32,
+        /// How.
+        ending: Ending,
+    },
+    /// A person spoke.
+    Act(Act),
+}
+
+/// A change of the lock table, in the same commit as the state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LockChange {
+    /// Queue for a lease.
+    Enqueue(LeaseId, Claimed),
+    /// Go to the end of all queues.
+    Requeue(LeaseId, Claimed),
+    /// The commit stands only if this lease is held.
+    Require(LeaseId),
+    /// Give it back.
+    Release(LeaseId),
+    /// Give back the place in the app, keep the names until then.
+    Linger(LeaseId, Timestamp),
+    /// Keep everything until then: the app may still be at work on it.
+    Keep(LeaseId, Timestamp),
+    /// Keep the names until it is given back, and stand in nobody else's way: it waits for a person.
+    Names(LeaseId),
+}
+
+/// A delivery as it shall be.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// This state, over the version it carries.
+    Put(Delivery),
+    /// No longer needed, over this version.
+    Remove(LeaseId, u64),
+}
+
+/// What is done once the commit stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Tell those who wait on this delivery.
+    Tell(LeaseId, Ending),
+    /// A person has to look at it.
+    Alarm(LeaseId, &'static str),
+}
+
+/// One line of a transaction's history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// When.
+    pub at: Timestamp,
+    /// Whose.
+    pub transaction: Key,
+    /// In which delivery.
+    pub delivery: LeaseId,
+    /// What: a decision, a phase, an outcome, an act.
+    pub what: &'static str,
+}
+
+/// What shall be known and done: one atomic commit, and effects after it.
+#[derive(Clone, Debug, Default)]
+pub struct Transition {
+    /// Transactions as they shall be, over the version each carries.
+    pub transactions: Vec<(Key, Transaction)>,
+    /// Deliveries as they shall be.
+    pub deliveries: Vec<Change>,
+    /// Changes of the lock table.
+    pub locks: Vec<LockChange>,
+    /// Names under which a return has been through.
+    pub returned: Vec<LockName>,
+    /// Names known to belong together.
+    pub links: Vec<(LockName, LockName)>,
+    /// Lines of history.
+    pub history: Vec<Line>,
+    /// What is done afterwards.
+    pub effects: Vec<Effect>,
+}
+
+impl Transition {
+    /// The delivery as it is known once this is committed.
+    #[must_use]
+    pub fn committed(&self, id: LeaseId) -> Option<Delivery> {
+        self.deliveries.iter().find_map(|change| match change {
+            Change::Put(delivery) if delivery.id == id => {
+                Some(Delivery { version: delivery.version + 1, ..delivery.clone() })
+            }
+            _ => None,
+        })
+    }
+}
+
+/// How long after the app's time limit its sender is taken for dead.
+pub(super) const LEASE_MARGIN: Duration = Duration::from_secs(15);
+
+/// A window that no first byte has opened yet.
+pub(super) const OPEN: Window = Window { until: Timestamp::EPOCH, next: None };
+
+/// Queues a delivery for its lease, under all the names that are known by now.
+pub(super) fn queue(view: &View, delivery: &Delivery, out: &mut Transition) {
+    let mut claimed = delivery.letter.claimed.clone();
+    for name in &view.linked {
+        if !claimed.names.contains(name) {
+            claimed.names.push(*name);
+        }
+        // What is linked to the names of a single event is a name of that event.
+        if delivery.letter.events.len() == 1 && !claimed.kinds.contains(&name.kind) {
+            claimed.kinds.push(name.kind);
+        }
+    }
+    out.locks.push(LockChange::Enqueue(delivery.id, claimed));
+}
+
+/// The transaction as it is being rewritten, starting from what is known.
+pub(super) fn writable<'t>(view: &View, written: &'t mut Vec<(Key, Transaction)>, key: Key) -> &'t mut Transaction {
+    let at = written.iter().position(|(known, _)| *known == key).unwrap_or_else(|| {
+        written.push((key, view.transaction(key).cloned().unwrap_or_default()));
+        written.len() - 1
+    });
+    &mut written[at].1
+}
