@@ -835,8 +835,8 @@ async fn drain(dispatch: &Arc<Dispatch<Shaky, Fake>>, world: &World, policy: &Po
     if timeout(Duration::from_secs(3600), all_settled).await.is_err() {
         world.fault(format!("left over: {:?}", dispatch.store.counts()));
     }
-    // Those who were told in the last moment are gone in the next.
-    sleep(Duration::from_millis(100)).await;
+    // Those who were told in the last moment are gone in the next; but the store may dawdle between a commit and its word.
+    sleep(Duration::from_secs(2)).await;
     let left = dispatch.left_over();
     if left != [0; 4] {
         world.fault(format!("callers, deliveries waited on, permits, held names left over: {left:?}"));
