@@ -117,7 +117,7 @@ impl<S: Store, A: App> Intake<S, A> {
         &self.dispatch
     }
 
-    /// Deals with one callback. To be called in a task of its own: a caller that hangs up cancels nothing.
+    /// Deals with one callback. Whoever polls this must see it to its end, for a caller that hangs up cancels nothing.
     pub async fn handle(self: Arc<Self>, route: Route, received: Received) -> Reply<A::Body> {
         match route.channel {
             Channel::Webhook => self.webhook(&route, received).await,
