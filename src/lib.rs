@@ -22,10 +22,11 @@ pub mod permit;
 
 pub mod dispatch;
 
-// Hands: what is kept, the connections to the app, what is counted.
+// Hands: what is kept, the connections to the app, what is counted, the files that may change.
 pub mod store;
 pub mod telemetry;
 pub mod upstream;
+pub mod watch;
 
 // Thought: no clock, no chance, no I/O.
 pub mod rule;
