@@ -31,6 +31,8 @@ set_up() {
   # cc: ring is partly C and assembly. php: the reading of forms is compared with PHP's own.
   command -v cc >/dev/null || need gcc libc6-dev
   command -v php >/dev/null || need php-cli
+  # They are asked what they make of our completions.
+  for shell in fish zsh; do command -v "$shell" >/dev/null || need "$shell"; done
   [ "${#missing[@]}" = 0 ] || step "Debian packages: ${missing[*]}" packages
   command -v cargo-deny >/dev/null || step "cargo-deny (once, about two minutes)" cargo install --locked cargo-deny
 }

@@ -1,18 +1,22 @@
 //! The command line: what can be typed, and which verb gets it.
 
 pub mod check;
+pub mod completions;
 pub mod demo;
 pub mod explain;
+pub mod health;
+pub mod man;
 mod recorded;
 pub mod run;
 
 use std::{
+    io::{self, Write},
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use anyhow::bail;
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueHint};
 
 use crate::config::{Config, Loaded, World};
 
@@ -26,6 +30,9 @@ Then:
   oncegate check --effective             every value in force, and where it came from
   oncegate explain webhook.http          what the gate would decide about a request, and why
   oncegate --config /etc/oncegate.toml run
+  oncegate health                        whether the gate that runs is ready, as an exit code
+
+Exit codes: 0 for well, 1 for not well (told on standard error), 2 on wrong usage.
 
 A config without rules and without a preset is valid: everything is passed through.";
 
@@ -35,10 +42,10 @@ A config without rules and without a preset is valid: everything is passed throu
 /// the same second. The gate recognises what reports on the same payment, lets one request at a time into the app,
 /// answers repetitions with the first one's answer, and streams everything else through untouched.
 #[derive(Debug, Parser)]
-#[command(name = "oncegate", version, max_term_width = 100, after_help = EXAMPLES, arg_required_else_help = true)]
+#[command(name = "oncegate", version, max_term_width = 100, after_help = EXAMPLES, arg_required_else_help = true, subcommand_value_name = "COMMAND")]
 pub struct Cli {
     /// The configuration
-    #[arg(long, global = true, value_name = "FILE", default_value = "config.toml")]
+    #[arg(long, global = true, value_name = "FILE", default_value = "config.toml", value_hint = ValueHint::FilePath)]
     pub config: PathBuf,
     /// What to do
     #[command(subcommand)]
@@ -56,6 +63,12 @@ pub enum Verb {
     Explain(explain::Args),
     /// Show the founding race in one terminal, without the gate and with it
     Demo(demo::Args),
+    /// Ask the gate that runs whether it is ready; for container health checks and scripts
+    Health(health::Args),
+    /// Print what a shell needs to complete commands and options
+    Completions(completions::Args),
+    /// Print the manual page
+    Man(man::Args),
 }
 
 /// Does what was typed; the exit code is 0 for well, 1 for not well, and 2 for what cannot be understood.
@@ -67,6 +80,9 @@ pub fn main() -> ExitCode {
         Verb::Check(args) => check::run(args, &cli.config),
         Verb::Explain(args) => explain::run(args, &cli.config),
         Verb::Demo(args) => demo::run(args, &cli.config),
+        Verb::Health(args) => health::run(args, &cli.config),
+        Verb::Completions(args) => completions::run(args, &cli.config),
+        Verb::Man(args) => man::run(args, &cli.config),
     };
     done.unwrap_or_else(|error| {
         eprintln!("oncegate: {error:#}");
@@ -91,6 +107,16 @@ pub fn load(path: &Path) -> anyhow::Result<Config> {
             bail!("the configuration has {}:{}", counted(faults.len(), "fault"), lines.concat())
         }
     }
+}
+
+/// Writes to standard output; whoever has read enough is not told the rest.
+fn print(text: &[u8]) -> io::Result<()> {
+    enough(io::stdout().lock().write_all(text))
+}
+
+/// A reader that went away has read enough: that is no error.
+fn enough(written: io::Result<()>) -> io::Result<()> {
+    written.or_else(|error| if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error) })
 }
 
 /// `1 fault`, `2 faults`.

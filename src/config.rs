@@ -107,6 +107,12 @@ impl Loaded {
         Self { config, faults, warnings, effective }
     }
 
+    /// Where operators look in, as far as that could be read, whatever else is wrong.
+    #[must_use]
+    pub const fn admin(&self) -> &AdminOptions {
+        &self.config.admin
+    }
+
     /// The configuration, if nothing is wrong with it.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use std::{
     process::ExitCode,
 };
 
-use super::counted;
+use super::{counted, enough};
 use crate::config::{Effective, Loaded, World};
 
 /// What `check` is told.
@@ -25,11 +25,7 @@ pub struct Args {
 /// When it cannot be said.
 pub fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
     let loaded = Loaded::from_file(config, &World::real());
-    match tell(&loaded, args.effective, &mut io::stdout().lock()) {
-        // Whoever has read enough is not told the rest.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error.into()),
-        _ => {}
-    }
+    enough(tell(&loaded, args.effective, &mut io::stdout().lock()))?;
     Ok(if loaded.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -11,7 +11,8 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
+use clap::builder::PossibleValuesParser;
 use serde_json::{Map, Value, json};
 
 use super::recorded::Recorded;
@@ -43,13 +44,13 @@ Examples:
   oncegate explain < recorded.http")]
 pub struct Args {
     /// Raw HTTP requests, in the order in which they came; standard input where none is named, or for `-`
-    #[arg(value_name = "FILE.http")]
+    #[arg(value_name = "FILE.http", value_hint = clap::ValueHint::FilePath)]
     pub files: Vec<PathBuf>,
     /// The moment at which they came: RFC 3339, or seconds since 1970
     #[arg(long, value_name = "TIME")]
     pub at: Option<Timestamp>,
     /// Take them for this provider's, instead of recognising whose they are
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(PROVIDERS.iter().map(|known| known.name)))]
     pub provider: Option<String>,
     /// How to say it
     #[arg(long, value_enum, default_value_t = Format::Human)]
@@ -72,7 +73,7 @@ pub enum Format {
 /// When the configuration has faults, or a file cannot be read.
 pub fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
     let config = super::load(config)?;
-    let provider = args.provider.as_deref().map(named).transpose()?;
+    let provider = args.provider.as_deref().and_then(provider::by_name);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let explainer = Explainer::new(config, provider, args.at.unwrap_or_else(|| SystemClock.now()));
     let stdin = [PathBuf::from("-")];
@@ -96,11 +97,6 @@ pub fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-fn named(name: &str) -> anyhow::Result<&'static Provider> {
-    let known = || PROVIDERS.iter().map(|provider| provider.name).collect::<Vec<_>>().join(", ");
-    provider::by_name(name).ok_or_else(|| anyhow!("no provider is called `{name}`; there are: {}", known()))
 }
 
 fn read(file: &Path) -> anyhow::Result<Vec<u8>> {

@@ -13,6 +13,9 @@ use crate::{
 
 /// What `run` is told.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Signals:
+  SIGTERM, SIGINT    take nothing more in, finish what is under way within `gateway.drain`, end")]
 pub struct Args {}
 
 /// Runs the gate until it is told to stop by SIGTERM or SIGINT; then it finishes what is under way.

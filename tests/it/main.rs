@@ -4,6 +4,7 @@
 
 mod admin;
 mod attack;
+mod cli;
 mod demo;
 mod dialect;
 mod gate;

@@ -1,0 +1,174 @@
+//! What is typed: completions, the manual page, and the question whether a gate is ready.
+
+use std::{
+    io::{self, Read, Write},
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use clap::CommandFactory;
+use oncegate::cli::Cli;
+
+use crate::support::{Office, Standing, process::oncegate, standing::NINJA};
+
+/// What the program prints when all is well.
+fn printed(args: &[&str]) -> String {
+    let out = oncegate(Path::new("."), args);
+    assert_eq!(out.status.code(), Some(0), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).unwrap()
+}
+
+// ------------------------------------------------------------------------------------------------ completions
+
+/// What a shell says to a script; nothing where there is no such shell.
+fn shell(name: &str, args: &[&str], script: &str) -> Option<String> {
+    let spawned =
+        Command::new(name).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let Ok(mut child) = spawned else {
+        // Written past the test harness, which keeps what a passing test prints to itself.
+        let _ = writeln!(io::stderr(), "SKIPPED: completions in {name}, for it is not installed");
+        return None;
+    };
+    child.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+    let out = child.wait_with_output().unwrap();
+    assert!(out.status.success() && out.stderr.is_empty(), "{name}: {}", String::from_utf8_lossy(&out.stderr));
+    Some(String::from_utf8(out.stdout).unwrap())
+}
+
+#[test]
+fn bash_completes_verbs_options_and_values() {
+    let script = printed(&["completions", "bash"]);
+    let offered = |words: &[&str]| {
+        let (line, last) = (words.join("' '"), words.len() - 1);
+        let (current, previous) = (words[last], words[last - 1]);
+        let ask = format!(
+            "{script}\nCOMP_WORDS=('{line}'); COMP_CWORD={last}\n_oncegate oncegate '{current}' '{previous}'\n\
+             printf '%s\\n' \"${{COMPREPLY[@]}}\"\n"
+        );
+        let said = shell("bash", &["--norc"], &ask).expect("there is a bash");
+        said.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(offered(&["oncegate", "ex"]), ["explain"]);
+    assert_eq!(offered(&["oncegate", "check", "--eff"]), ["--effective"]);
+    assert_eq!(offered(&["oncegate", "explain", "--format", ""]), ["human", "json"]);
+    assert_eq!(offered(&["oncegate", "explain", "--provider", "mol"]), ["mollie"]);
+    assert_eq!(offered(&["oncegate", "completions", "z"]), ["zsh"]);
+}
+
+#[test]
+fn fish_completes_verbs_options_and_values() {
+    let script = printed(&["completions", "fish"]);
+    let offered = |line: &str| {
+        let said = shell("fish", &["--no-config"], &format!("{script}\ncomplete -C '{line}'\n"))?;
+        Some(said.lines().filter_map(|line| line.split('\t').next()).map(str::to_owned).collect::<Vec<_>>())
+    };
+    let Some(verbs) = offered("oncegate ex") else { return };
+    assert_eq!(verbs, ["explain"]);
+    assert_eq!(offered("oncegate check --eff").unwrap(), ["--effective"]);
+    assert_eq!(offered("oncegate explain --provider mol").unwrap(), ["mollie"]);
+}
+
+#[test]
+fn zsh_takes_its_completions() {
+    let script = printed(&["completions", "zsh"]);
+    assert!(script.starts_with("#compdef oncegate\n"), "zsh finds it by its first line");
+    // The system of completions is loaded as a user's start file does, and asked what it completes `oncegate` with.
+    let ask = format!("autoload -Uz compinit && compinit -D -u\n{script}\nprint $_comps[oncegate]\n");
+    let Some(said) = shell("zsh", &["-f"], &ask) else { return };
+    assert_eq!(said.trim(), "_oncegate");
+    for offered in ["'explain:", "--effective[", "(human", "mollie"] {
+        assert!(script.contains(offered), "{offered}");
+    }
+}
+
+#[test]
+fn a_reader_who_has_read_enough_is_told_no_error() {
+    for args in [&["completions", "bash"][..], &["man"]] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_oncegate"))
+            .args(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        let out = child.wait_with_output().unwrap();
+        assert_eq!((out.status.code(), out.stderr.len()), (Some(0), 0), "{}", String::from_utf8_lossy(&out.stderr));
+    }
+}
+
+// ------------------------------------------------------------------------------------------------ the manual page
+
+#[test]
+fn the_manual_page_tells_every_verb_with_every_option_and_every_example() {
+    let page = printed(&["man"]).replace("\\-", "-").replace("\\*(Aq", "'").replace("\\&", "");
+    assert!(page.contains("\n.TH ONCEGATE 1 \"\" \"oncegate "), "{page}");
+    for part in ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "COMMANDS", "EXAMPLES"] {
+        assert_eq!(page.matches(&format!("\n.SH {part}\n")).count(), 1, "{part}");
+    }
+    let mut seen = 0;
+    for verb in Cli::command().get_subcommands() {
+        assert!(page.contains(&format!("\n.SS \"oncegate {} ", verb.get_name())), "{}", verb.get_name());
+        for option in verb.get_arguments().filter_map(clap::Arg::get_long) {
+            assert!(page.contains(&format!("--{option}")), "--{option} of {}", verb.get_name());
+            seen += 1;
+        }
+        let told = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
+        told.lines().for_each(|line| assert!(page.contains(line), "{line}"));
+    }
+    assert!(seen > 3);
+    let examples = Cli::command().get_after_help().unwrap().to_string();
+    examples.lines().for_each(|line| assert!(page.contains(line), "{line}"));
+}
+
+// ------------------------------------------------------------------------------------------------ health
+
+#[tokio::test]
+async fn the_question_whether_a_gate_is_ready_has_an_exit_code_for_an_answer() {
+    let office = Office::open().await;
+    let gate = Standing::before(&office.url(), NINJA).await;
+    let admin = gate.running.admin.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let asked = |config: String| {
+        std::fs::write(folder.path().join("config.toml"), config).unwrap();
+        let folder = folder.path().to_owned();
+        tokio::task::spawn_blocking(move || {
+            let out = oncegate(&folder, &["health"]);
+            (out.status.code(), String::from_utf8(out.stdout).unwrap(), String::from_utf8(out.stderr).unwrap())
+        })
+    };
+    let config = |listen: &str| format!("admin.listen = '{listen}'\n");
+
+    let ready = (Some(0), "ready\n".to_owned(), String::new());
+    assert_eq!(asked(config(&admin.to_string())).await.unwrap(), ready);
+    // What it listens on may be "any address".
+    assert_eq!(asked(config(&format!("0.0.0.0:{}", admin.port()))).await.unwrap(), ready);
+    // The gate that runs is not sick because somebody is at work on its file.
+    assert_eq!(asked(config(&admin.to_string()) + "[log]\nlevel = 'loud'\n").await.unwrap(), ready);
+
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = other.try_clone().unwrap();
+    std::thread::spawn(move || {
+        let (mut caller, _) = at.accept().unwrap();
+        let mut asked = Vec::new();
+        while !asked.ends_with(b"\r\n\r\n") {
+            asked.push(0);
+            let last = asked.len() - 1;
+            caller.read_exact(&mut asked[last..]).unwrap();
+        }
+        caller.write_all(b"SSH-2.0-OpenSSH_9.2\r\n").unwrap();
+    });
+    for (config, why) in [
+        (config("off"), "\"off\""),
+        ("admin.listen = [".to_owned(), "no TOML"),
+        (config("nonsense"), "admin.listen"),
+        (config(&other.local_addr().unwrap().to_string()), "no gate"),
+    ] {
+        let (code, said, error) = asked(config).await.unwrap();
+        assert!(code == Some(1) && said.is_empty() && error.contains(why), "{why}: {said} {error}");
+    }
+    let gone = gate.running.admin.unwrap();
+    gate.running.stop().await;
+    let (code, _, error) = asked(config(&gone.to_string())).await.unwrap();
+    assert!(code == Some(1) && error.contains(&gone.to_string()), "{error}");
+    drop(office);
+}
