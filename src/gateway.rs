@@ -122,8 +122,10 @@ async fn show_gauges<S: Store>(
 fn listener_options(config: &Config) -> listener::Options {
     let gateway = &config.gateway;
     listener::Options {
-        // One limit serves both in the HTTP library: the wait for a first byte, and the head that follows.
-        header_timeout: gateway.header_timeout.max(gateway.idle_timeout),
+        proxy_protocol: gateway.proxy_protocol.clone(),
+        handshake_timeout: gateway.handshake_timeout,
+        header_timeout: gateway.header_timeout,
+        idle_timeout: gateway.idle_timeout,
         max_connections: gateway.max_connections,
         ..listener::Options::default()
     }

@@ -2,11 +2,14 @@
 //! callback.
 
 pub mod body;
+mod connection;
 pub mod forwarded;
 pub mod headers;
 pub mod listener;
 pub mod passthrough;
+pub mod proxy_protocol;
 pub mod reception;
+mod stream;
 
 pub use self::{
     body::Body,

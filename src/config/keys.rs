@@ -21,11 +21,13 @@ pub const SECTIONS: &[SectionKeys] = &[
         keys: &[
             "listen",
             "trusted_proxies",
+            "proxy_protocol",
             "public_url",
             "max_connections",
             "max_body",
             "max_waiters",
             "max_waiters_per_transaction",
+            "handshake_timeout",
             "header_timeout",
             "idle_timeout",
             "drain",

@@ -25,6 +25,8 @@ pub struct GatewayOptions {
     pub listen: Vec<SocketAddr>,
     /// Networks whose word about the client's address, host and scheme is believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Networks whose connections begin with a PROXY header.
+    pub proxy_protocol: Vec<IpNet>,
     /// The address under which the world knows the gate, for signatures that cover the URL; without a slash at its end.
     pub public_url: Option<String>,
     /// How many connections are open at once.
@@ -35,6 +37,8 @@ pub struct GatewayOptions {
     pub max_waiters: usize,
     /// How many callers wait for the same transaction at once.
     pub max_waiters_per_transaction: usize,
+    /// How long a client may take before its first request: over a PROXY header.
+    pub handshake_timeout: Duration,
     /// How long a client may take over the head of a request.
     pub header_timeout: Duration,
     /// How long a connection may stand idle between requests.
@@ -50,11 +54,13 @@ impl Default for GatewayOptions {
         Self {
             listen: vec![(Ipv6Addr::UNSPECIFIED, 8080).into()],
             trusted_proxies: Vec::new(),
+            proxy_protocol: Vec::new(),
             public_url: None,
             max_connections: 16_384,
             max_body: 1 << 20,
             max_waiters: 20_000,
             max_waiters_per_transaction: 10_000,
+            handshake_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
             drain: Duration::from_secs(30),
@@ -177,6 +183,7 @@ impl GatewayOptions {
         Self {
             listen,
             trusted_proxies: section.get("trusted_proxies", default.trusted_proxies),
+            proxy_protocol: section.get("proxy_protocol", default.proxy_protocol),
             public_url: section.find_with("public_url", public_url),
             max_connections: bound(section, "max_connections", default.max_connections),
             max_body: section.get("max_body", Size(default.max_body)).0,
@@ -186,6 +193,7 @@ impl GatewayOptions {
                 "max_waiters_per_transaction",
                 default.max_waiters_per_transaction,
             ),
+            handshake_timeout: limit(section, "handshake_timeout", default.handshake_timeout),
             header_timeout: limit(section, "header_timeout", default.header_timeout),
             idle_timeout: limit(section, "idle_timeout", default.idle_timeout),
             drain: section.get("drain", default.drain),

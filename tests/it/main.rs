@@ -10,6 +10,7 @@ mod dialect;
 mod gate;
 mod papers;
 mod passthrough;
+mod proxy_protocol;
 mod returns;
 mod support;
 mod telemetry;

@@ -554,6 +554,56 @@ async fn a_client_that_is_slow_with_its_head_is_closed() {
 }
 
 #[tokio::test]
+async fn a_head_that_has_begun_and_an_idle_connection_have_limits_of_their_own() {
+    let app = App::start().await;
+    let mut setup = Setup::to(app.url());
+    setup.listener.header_timeout = Duration::from_millis(50);
+    let gate = setup.start();
+    let (mut idle, mut server, _) = request(&app, &gate, GET).await;
+    server.write(OK).await;
+    idle.message().await;
+    let mut slow = gate.client().await;
+    slow.write(GET).await;
+    server.head().await;
+    server.write(OK).await;
+    slow.message().await;
+    slow.write("GET /next HTTP/1.1\r\nHo").await;
+    assert_eq!(slow.rest().await, "");
+    idle.write(GET).await;
+    server.head().await;
+    server.write(OK).await;
+    assert_eq!(idle.message().await.1, "ok", "it was idle for longer than a head may take");
+
+    let mut setup = Setup::to(app.url());
+    setup.listener.idle_timeout = Duration::from_millis(50);
+    let gate = setup.start();
+    let (mut idle, mut server, _) = request(&app, &gate, GET).await;
+    server.write(OK).await;
+    idle.message().await;
+    assert_eq!(idle.rest().await, "");
+}
+
+#[tokio::test]
+async fn neither_a_slow_app_nor_a_tunnel_makes_a_connection_idle() {
+    let app = App::start().await;
+    let mut setup = Setup::to(app.url());
+    setup.listener.idle_timeout = Duration::from_millis(30);
+    setup.listener.header_timeout = Duration::from_millis(30);
+    let gate = setup.start();
+    let (mut waits, mut server, _) = request(&app, &gate, GET).await;
+    let (mut talks, mut other, _) = request(&app, &gate, WEBSOCKET).await;
+    other.write("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n").await;
+    talks.head().await;
+    // Somebody who is idle for as long, and is closed for it.
+    let mut idle = gate.client().await;
+    assert_eq!(idle.rest().await, "");
+    other.write("hello").await;
+    assert_eq!(talks.text(5).await, "hello");
+    server.write(OK).await;
+    assert_eq!(waits.message().await.1, "ok");
+}
+
+#[tokio::test]
 async fn heads_have_a_size() {
     let (_app, gate) = app_and_gate().await;
     let many = "X-A: 1\r\n".repeat(101);
