@@ -69,7 +69,7 @@ async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, 
 
 async fn converse(stream: TcpStream, metrics: Arc<Metrics>, ready: Readiness, place: Option<OwnedSemaphorePermit>) {
     let service = service_fn(|request: Request<Incoming>| {
-        let response = page::answer(request.method(), request.uri().path(), &metrics, &ready);
+        let response = page::answer(&request, &metrics, &ready);
         async move { Ok::<Response<Full<Bytes>>, Infallible>(response) }
     });
     let connection = http1::Builder::new()

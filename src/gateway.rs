@@ -7,6 +7,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 use crate::{
     admin::{self, Readiness},
+    callback::Channel,
     config::Config,
     dispatch::{self, Dispatch},
     ingress::{
@@ -15,6 +16,8 @@ use crate::{
         reception::{self, Reception},
     },
     intake::Intake,
+    provider::{PROVIDERS, generic::GENERIC},
+    rule::{ProviderChoice, Rules},
     store::{Store, memory},
     telemetry::Metrics,
     time::{Clock, SteadyClock, SystemClock},
@@ -60,6 +63,8 @@ pub async fn start(config: Config, metrics: Arc<Metrics>) -> anyhow::Result<Runn
     let dispatch = Dispatch::new(store, Arc::clone(&upstream), clock, Arc::clone(&metrics), dispatch_options(&config));
     let secrets = config.providers.iter().map(|options| (options.provider.name, options.secrets.clone())).collect();
     let intake = Intake::new(Arc::clone(&dispatch), config.upstream.url.clone(), secrets);
+    let rules = config.rules.clone();
+    foresee(&rules, &metrics);
     let reception = Reception::new(config.rules, intake, Arc::clone(&upstream), reception_options(&config.gateway));
 
     let addresses = listener.addresses();
@@ -67,8 +72,11 @@ pub async fn start(config: Config, metrics: Arc<Metrics>) -> anyhow::Result<Runn
     let (stop, stopped) = watch::channel(false);
     let mut beside = vec![
         tokio::spawn(Arc::clone(&dispatch).run_timers()),
-        tokio::spawn(show_gauges(dispatch, upstream, listener.open(), Arc::clone(&metrics))),
+        tokio::spawn(show_gauges(dispatch, Arc::clone(&upstream), rules, listener.open(), Arc::clone(&metrics))),
     ];
+    if !config.upstream.check_every.is_zero() {
+        beside.push(tokio::spawn(async move { upstream.watch(config.upstream.check_every).await }));
+    }
     if let Some(desk) = desk {
         let ended = until(stopped.clone());
         beside.push(tokio::spawn(admin::serve(desk, Arc::clone(&metrics), ready.clone(), ended)));
@@ -97,9 +105,24 @@ async fn until(mut stopped: watch::Receiver<bool>) {
     _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
+/// Puts what the rules may bring on the page of figures before it comes.
+fn foresee(rules: &Rules, metrics: &Metrics) {
+    let all: Vec<_> = PROVIDERS.iter().map(|provider| provider.name).collect();
+    for rule in rules.list().iter().filter(|rule| rule.choices.make_a_callback()) {
+        let name = rule.name.as_ref().unwrap_or(&rules.base().rule);
+        match (rule.choices.channel.unwrap_or(Channel::Webhook), rule.choices.provider) {
+            (channel, Some(ProviderChoice::Named(provider))) => metrics.foresee(name, channel, &[provider.name]),
+            // A browser bears no sign of who sent it back.
+            (Channel::Return, _) => metrics.foresee(name, Channel::Return, &[GENERIC.name]),
+            (Channel::Webhook, _) => metrics.foresee(name, Channel::Webhook, &all),
+        }
+    }
+}
+
 async fn show_gauges<S: Store>(
     dispatch: Arc<Dispatch<S, Arc<Upstream>>>,
     upstream: Arc<Upstream>,
+    rules: Rules,
     open: Open,
     metrics: Arc<Metrics>,
 ) {
@@ -107,12 +130,14 @@ async fn show_gauges<S: Store>(
     loop {
         let counts = dispatch.store.counts();
         metrics.connections.set(gauge(open.count()));
-        metrics.forgotten_early.set(i64::try_from(counts.evicted).unwrap_or(i64::MAX));
+        metrics.set_forgotten_early(counts.evicted);
+        metrics.set_failed_expressions(rules.failed_expressions());
         metrics.waiters.set(gauge(dispatch.waiting()));
         metrics.in_flight.set(gauge(counts.in_flight));
         metrics.review_entries.set(gauge(counts.review));
         metrics.remembered_events.set(gauge(counts.transactions));
-        metrics.set_upstream_up(upstream.up());
+        metrics.set_upstream_up(upstream.reach().up());
+        metrics.set_upstream_connects(upstream.reach().connected(), upstream.reach().failed());
         let now = dispatch.clock.now();
         metrics.set_oldest_due(counts.next_due.map(|due| now.since(due)).unwrap_or_default());
         tokio::time::sleep(GAUGES).await;

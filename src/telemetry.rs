@@ -1,12 +1,15 @@
 //! What the gate tells those who run it: figures, and a line in the log for each callback.
 
 mod escape;
+mod exposition;
 mod line;
 mod log;
 mod metrics;
+mod process;
 
 pub use self::{
     escape::{escaped, outside},
+    exposition::Exposition,
     line::{CALLBACK_TARGET, CallbackLine, log_callback},
     log::{LogFormat, LogGuard, LogOptions, LogSink, dispatcher, start_logging},
     metrics::{CallbackCounters, Channels, DECISIONS, JOINED_BY, Metrics, OUTCOMES, RequestKind},

@@ -7,16 +7,14 @@
 mod body;
 mod connect;
 mod pool;
+mod reach;
 mod stream;
 
 use std::{
     future::poll_fn,
     path::PathBuf,
     pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     task::{Context, Waker},
     time::Duration,
 };
@@ -27,6 +25,7 @@ use tokio::task::coop::unconstrained;
 pub use self::{
     body::{Answer, BodyError, Payload, TrailerFilter},
     connect::{NotSent, UpstreamError},
+    reach::Reach,
 };
 use self::{
     connect::Connector,
@@ -115,7 +114,7 @@ pub struct Upstream {
     connector: Connector,
     pool: Arc<Pool>,
     options: Options,
-    up: AtomicBool,
+    reach: Reach,
 }
 
 impl std::fmt::Debug for Upstream {
@@ -134,7 +133,7 @@ impl Upstream {
             connector: Connector::new(&options)?,
             pool: Arc::new(Pool::new(options.max_idle, options.idle_timeout)),
             options,
-            up: AtomicBool::new(true),
+            reach: Reach::default(),
         })
     }
 
@@ -144,10 +143,22 @@ impl Upstream {
         &self.options
     }
 
-    /// Whether the last attempt to connect succeeded; true before the first.
+    /// Whether the app can be reached, as far as that is known.
     #[must_use]
-    pub fn up(&self) -> bool {
-        self.up.load(Ordering::Relaxed)
+    pub const fn reach(&self) -> &Reach {
+        &self.reach
+    }
+
+    /// Tries the app's door, and sends nothing, whenever nobody else has within this time: what is told of an app to
+    /// which nothing goes would grow old. It does so until it is dropped.
+    pub async fn watch(&self, every: Duration) {
+        loop {
+            let before = self.reach.tries();
+            tokio::time::sleep(every).await;
+            if self.reach.tries() == before {
+                drop(self.connect_new().await);
+            }
+        }
     }
 
     /// A connection that stands: one kept from before, or a new one.
@@ -172,7 +183,7 @@ impl Upstream {
     /// If none can be had; nothing was sent.
     pub async fn connect_new(&self) -> Result<Connection, NotSent> {
         let connected = self.connector.connect(&self.pool).await;
-        self.up.store(connected.is_ok(), Ordering::Relaxed);
+        self.reach.note(connected.is_ok());
         Ok(self.connection(connected?, false))
     }
 

@@ -1,19 +1,18 @@
 //! What each admin address answers.
 
 use http::{
-    HeaderValue, Method, Response, StatusCode,
-    header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS},
+    HeaderValue, Method, Request, Response, StatusCode,
+    header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, VARY, X_CONTENT_TYPE_OPTIONS},
 };
 use http_body_util::Full;
 use hyper::body::Bytes;
 
 use crate::{
     admin::Readiness,
-    telemetry::{Metrics, escaped},
+    telemetry::{Exposition, Metrics, escaped},
 };
 
 const TEXT: &str = "text/plain; charset=utf-8";
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const INDEX: &str = "\
 Oncegate
 
@@ -23,19 +22,32 @@ Oncegate
 ";
 
 /// The answer to one request; the server leaves the body out for HEAD.
-pub(super) fn answer(method: &Method, path: &str, metrics: &Metrics, ready: &Readiness) -> Response<Full<Bytes>> {
-    if method != Method::GET && method != Method::HEAD {
+pub(super) fn answer<B>(request: &Request<B>, metrics: &Metrics, ready: &Readiness) -> Response<Full<Bytes>> {
+    if request.method() != Method::GET && request.method() != Method::HEAD {
         let mut refusal = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".to_owned());
         refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return refusal;
     }
-    match path {
+    match request.uri().path() {
         "/" => text(StatusCode::OK, INDEX.to_owned()),
-        "/metrics" => page(StatusCode::OK, OPEN_METRICS, metrics.render()),
+        "/metrics" => figures(request, metrics),
         "/healthz" => text(StatusCode::OK, "ok\n".to_owned()),
         "/readyz" => readiness(ready),
         _ => text(StatusCode::NOT_FOUND, "no such page; / lists them\n".to_owned()),
     }
+}
+
+fn figures<B>(request: &Request<B>, metrics: &Metrics) -> Response<Full<Bytes>> {
+    let exposition = Exposition::wanted(&accepted(request));
+    let mut response = page(StatusCode::OK, exposition.content_type(), metrics.exposed(exposition));
+    response.headers_mut().insert(VARY, HeaderValue::from_name(ACCEPT));
+    response
+}
+
+/// What the caller would like to have.
+fn accepted<B>(request: &Request<B>) -> String {
+    let fields = request.headers().get_all(ACCEPT).iter().filter_map(|field| field.to_str().ok());
+    fields.collect::<Vec<_>>().join(",")
 }
 
 fn readiness(ready: &Readiness) -> Response<Full<Bytes>> {

@@ -36,7 +36,17 @@ pub const SECTIONS: &[SectionKeys] = &[
     },
     SectionKeys {
         section: "upstream",
-        keys: &["url", "max_callbacks", "timeout", "connect_timeout", "reuse_within", "idle_timeout", "max_idle", "ca"],
+        keys: &[
+            "url",
+            "max_callbacks",
+            "timeout",
+            "connect_timeout",
+            "reuse_within",
+            "idle_timeout",
+            "max_idle",
+            "check_every",
+            "ca",
+        ],
     },
     SectionKeys { section: "store", keys: &["engine", "path", "durable", "max_remembered", "history"] },
     SectionKeys { section: "admin", keys: &["listen"] },

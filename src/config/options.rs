@@ -86,6 +86,8 @@ pub struct UpstreamOptions {
     pub idle_timeout: Duration,
     /// How many idle connections are kept.
     pub max_idle: usize,
+    /// How often the app's door is tried when nobody else does; zero for never.
+    pub check_every: Duration,
     /// A PEM file with the authorities to trust instead of the machine's own.
     pub ca: Option<PathBuf>,
 }
@@ -100,6 +102,7 @@ impl Default for UpstreamOptions {
             reuse_within: Duration::from_secs(1),
             idle_timeout: Duration::from_secs(4),
             max_idle: 512,
+            check_every: Duration::from_secs(10),
             ca: None,
         }
     }
@@ -229,6 +232,7 @@ impl UpstreamOptions {
             reuse_within: section.get("reuse_within", default.reuse_within),
             idle_timeout: section.get("idle_timeout", default.idle_timeout),
             max_idle: section.get("max_idle", default.max_idle),
+            check_every: section.get("check_every", default.check_every),
             ca,
         }
     }

@@ -6,16 +6,27 @@
 use std::{
     collections::BTreeSet,
     fmt,
-    sync::{Arc, Mutex, OnceLock, PoisonError, atomic::AtomicU64},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicI8, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use prometheus_client::{
-    encoding::{EncodeLabelSet, text},
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
+    encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder, text},
+    metrics::{
+        MetricType,
+        counter::Counter,
+        family::Family,
+        gauge::{ConstGauge, Gauge},
+        histogram::Histogram,
+        info::Info,
+    },
     registry::{Metric, Registry},
 };
 
+use super::{Exposition, process::Process};
 use crate::callback::Channel;
 
 /// What is decided about one event; the label `decision`.
@@ -45,17 +56,29 @@ const OTHER: &str = "other";
 /// How many names of rules are shown, reloads included; the others are counted together.
 const RULES_SHOWN: usize = 256;
 
-/// Waits and answers: from a hundredth of a second to the longest wait of a return, and beyond.
-const WAITS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
-/// Our own work: from 10 microseconds to the second in which something is wrong.
-const WORK: [f64; 14] =
-    [0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0];
+/// Holds are set in seconds, mostly to whole ones, and end early when the payer has been through.
+const HOLDS: [f64; 14] = [0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.5, 10.0, 30.0];
+/// Turns and answers: from a millisecond to the longest wait of a return, and beyond.
+const WAITS: [f64; 16] =
+    [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
+/// Our own work, from 10 microseconds on; what waits for a disk takes thousands of them.
+const WORK: [f64; 16] = [
+    0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
+    0.5, 2.0,
+];
+/// Our own work, and the hold and the turn where there were any.
+const ADDED: [f64; 20] = [
+    0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.5, 1.0, 2.0,
+    2.5, 5.0, 10.0, 30.0, 60.0,
+];
 
 type Seconds = Gauge<f64, AtomicU64>;
 
 /// All figures of one gate.
 pub struct Metrics {
     registry: Registry,
+    /// The figures that are the same for every program, and so do not begin with our name.
+    process: Registry,
     callbacks: Family<CallbackLabels, Counter>,
     rules: Mutex<BTreeSet<Arc<str>>>,
     deliveries: Family<DeliveryLabels, Counter>,
@@ -66,7 +89,7 @@ pub struct Metrics {
     pub delivery_seconds: Histogram,
     /// How long webhooks were held before they were forwarded.
     pub hold_seconds: Histogram,
-    /// What the gate adds to a request that it neither holds nor makes wait.
+    /// What the gate itself took of a callback's time: hold, turn and work, without the app.
     pub added_latency_seconds: Histogram,
     /// How long the store took to make a decision durable.
     pub store_commit_seconds: Histogram,
@@ -83,9 +106,10 @@ pub struct Metrics {
     /// Log lines that were given up because whoever reads the log is too slow.
     pub log_lines_dropped: Counter,
     oldest_due: Seconds,
-    upstream_up: Gauge,
-    /// Settled payments that were forgotten before their time.
-    pub forgotten_early: Gauge,
+    upstream_up: Once,
+    upstream_connects: [Counter; 2],
+    forgotten_early: Counter,
+    failed_expressions: Counter,
 }
 
 impl Default for Metrics {
@@ -110,6 +134,12 @@ impl Metrics {
         of.add("requests", "Requests, by whether they are callbacks", requests.clone());
         of.add("lock_wait_seconds", "How long callbacks waited for their turn", lock_wait.clone());
         of.0.register("build", "What runs here", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        let connects = Family::<ResultLabels, Counter>::default();
+        of.add("upstream_connects", "New connections to the app, by whether they came to stand", connects.clone());
+        let joined = Family::<JoinedLabels, Counter>::default();
+        JOINED_BY.iter().for_each(|by| drop(joined.get_or_create(&JoinedLabels { by })));
+        let mut process = Registry::default();
+        process.register_collector(Box::new(Process));
         Self {
             callbacks: of.add("callbacks", "Events in callbacks, by what was decided about them", Family::default()),
             rules: Mutex::default(),
@@ -118,7 +148,7 @@ impl Metrics {
                 "Attempts to bring an event to the app, by what came of them",
                 Family::default(),
             ),
-            joined: of.add("joined", "Callbacks, by how the other channel's names were found", Family::default()),
+            joined: of.add("joined", "Callbacks, by how the other channel's names were found", joined),
             requests: RequestKind::ALL.map(|kind| requests.get_or_create_owned(&RequestLabels { kind: kind.as_str() })),
             lock_wait: Channels::of(|channel| {
                 lock_wait.get_or_create_owned(&ChannelLabels { channel: channel.as_str() })
@@ -128,11 +158,11 @@ impl Metrics {
                 "How long the app took over a callback",
                 Histogram::new(WAITS),
             ),
-            hold_seconds: of.add("hold_seconds", "How long webhooks were held", Histogram::new(WAITS)),
+            hold_seconds: of.add("hold_seconds", "How long webhooks were held", Histogram::new(HOLDS)),
             added_latency_seconds: of.add(
                 "added_latency_seconds",
-                "What the gate adds to a request that it neither holds nor makes wait",
-                Histogram::new(WORK),
+                "What the gate itself took of a callback's time: hold, turn and work, without the app",
+                Histogram::new(ADDED),
             ),
             store_commit_seconds: of.add(
                 "store_commit_seconds",
@@ -150,12 +180,24 @@ impl Metrics {
                 Counter::default(),
             ),
             oldest_due: of.add("oldest_due_seconds", "How long the oldest due work has been due", Seconds::default()),
-            upstream_up: of.add("upstream_up", "Whether the app could be reached at the last try", Gauge::default()),
+            upstream_up: of.add(
+                "upstream_up",
+                "Whether the app could be reached at the last try; absent before the first",
+                Once::default(),
+            ),
+            upstream_connects: ["connected", "failed"]
+                .map(|result| connects.get_or_create_owned(&ResultLabels { result })),
             forgotten_early: of.add(
                 "forgotten_early",
-                "Settled payments that were forgotten before their time since the start, for want of room",
-                Gauge::default(),
+                "Settled payments that were forgotten before their time, for want of room",
+                Counter::default(),
             ),
+            failed_expressions: of.add(
+                "failed_expressions",
+                "How often a rule's `when` failed, so that the rule did not match",
+                Counter::default(),
+            ),
+            process,
             registry: of.0,
         }
     }
@@ -203,20 +245,60 @@ impl Metrics {
         self.oldest_due.set(age.as_secs_f64());
     }
 
-    /// Notes whether the app could be reached.
-    pub fn set_upstream_up(&self, up: bool) {
-        self.upstream_up.set(i64::from(up));
+    /// Notes whether the app could be reached at the last try, if there was one.
+    pub fn set_upstream_up(&self, up: Option<bool>) {
+        self.upstream_up.set(up);
+    }
+
+    /// Notes how many new connections to the app have come to stand so far, and how many have not.
+    pub fn set_upstream_connects(&self, connected: u64, failed: u64) {
+        let [stood, fell] = &self.upstream_connects;
+        stood.inner().store(connected, Ordering::Relaxed);
+        fell.inner().store(failed, Ordering::Relaxed);
+    }
+
+    /// Notes how many settled payments have been forgotten before their time so far.
+    pub fn set_forgotten_early(&self, count: u64) {
+        self.forgotten_early.inner().store(count, Ordering::Relaxed);
+    }
+
+    /// Notes how often a rule's `when` has failed so far.
+    pub fn set_failed_expressions(&self, count: u64) {
+        self.failed_expressions.inner().store(count, Ordering::Relaxed);
+    }
+
+    /// Puts what can be counted of a rule's callbacks and of their deliveries on the page, at zero: a first event can't
+    /// be told from an old one where a series begins with it.
+    pub fn foresee(&self, rule: &Arc<str>, channel: Channel, providers: &[&'static str]) {
+        for provider in providers {
+            let counters = self.callback_counters(rule, provider, channel);
+            (0..DECISIONS.len()).filter(|place| comes(channel, DECISIONS[*place])).for_each(|place| {
+                counters.counter(place);
+            });
+            for outcome in OUTCOMES {
+                self.deliveries.get_or_create_owned(&DeliveryLabels { provider, outcome });
+            }
+        }
     }
 
     /// Everything in the `OpenMetrics` text format.
     #[must_use]
     pub fn render(&self) -> String {
         let mut page = String::with_capacity(16 * 1024);
+        let written = text::encode_registry(&mut page, &self.registry)
+            .and_then(|()| text::encode_registry(&mut page, &self.process))
+            .and_then(|()| text::encode_eof(&mut page));
         // Writing to a string fails only if a metric's own encoder does, and then half a page is worth more than none.
-        if let Err(error) = text::encode(&mut page, &self.registry) {
+        if let Err(error) = written {
             tracing::error!(%error, "the metrics could not be written in full");
         }
         page
+    }
+
+    /// Everything, written as it was asked for.
+    #[must_use]
+    pub fn exposed(&self, exposition: Exposition) -> String {
+        exposition.write(self.render())
     }
 
     fn bounded(&self, rule: &Arc<str>) -> Arc<str> {
@@ -226,6 +308,43 @@ impl Metrics {
         }
         rules.insert(Arc::clone(rule));
         Arc::clone(rule)
+    }
+}
+
+/// Whether a callback of this channel can get this decision.
+fn comes(channel: Channel, decision: &str) -> bool {
+    match channel {
+        Channel::Webhook => decision != "returned",
+        Channel::Return => matches!(decision, "returned" | "overflow"),
+    }
+}
+
+/// A gauge that is not there before it is first set.
+#[derive(Clone, Debug)]
+struct Once(Arc<AtomicI8>);
+
+impl Default for Once {
+    fn default() -> Self {
+        Self(Arc::new(AtomicI8::new(-1)))
+    }
+}
+
+impl Once {
+    fn set(&self, value: Option<bool>) {
+        self.0.store(value.map_or(-1, i8::from), Ordering::Relaxed);
+    }
+}
+
+impl EncodeMetric for Once {
+    fn encode(&self, encoder: MetricEncoder<'_>) -> fmt::Result {
+        match self.0.load(Ordering::Relaxed) {
+            ..0 => Ok(()),
+            value => ConstGauge::new(i64::from(value)).encode(encoder),
+        }
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Gauge
     }
 }
 
@@ -322,6 +441,11 @@ struct JoinedLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
     kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabels {
+    result: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

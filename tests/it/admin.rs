@@ -14,10 +14,16 @@ use tokio::{
 };
 
 #[tokio::test]
-async fn metrics_are_served_as_open_metrics() {
+async fn metrics_are_served_as_open_metrics_to_who_asks_for_it_and_else_as_the_text_that_everything_reads() {
     let desk = Desk::open(&[]).await;
     desk.metrics.count_request(RequestKind::Callback);
     let page = desk.ask("GET", "/metrics").await;
+    assert!(page.contains("content-type: text/plain; version=0.0.4; charset=utf-8\r\n"), "{page}");
+    assert!(page.contains("\n# TYPE oncegate_requests_total counter\n"), "{page}");
+    assert!(page.contains("\noncegate_requests_total{kind=\"callback\"} 1\n") && !page.contains("# EOF"), "{page}");
+
+    let accept = "Accept: application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2";
+    let page = desk.say(&format!("GET /metrics HTTP/1.1\r\nHost: a\r\n{accept}\r\nConnection: close\r\n\r\n")).await;
     assert!(page.starts_with("HTTP/1.1 200 "), "{page}");
     assert!(page.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n"), "{page}");
     assert!(page.contains("\noncegate_requests_total{kind=\"callback\"} 1\n"), "{page}");

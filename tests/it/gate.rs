@@ -363,7 +363,8 @@ async fn after_a_scripted_run_the_figures_are_exactly_what_happened() {
     }
     // Nothing else is counted among them.
     for family in ["callbacks_total", "deliveries_total"] {
-        let shown = page.body.lines().filter(|line| line.starts_with(&format!("oncegate_{family}{{"))).count();
+        let counted = |line: &&str| line.starts_with(&format!("oncegate_{family}{{")) && !line.ends_with(" 0");
+        let shown = page.body.lines().filter(counted).count();
         assert_eq!(shown, expected.iter().filter(|(series, _)| series.starts_with(family)).count(), "{}", page.body);
     }
     for told in ["tr_1", "h1", "canary"] {
@@ -380,9 +381,49 @@ async fn the_admin_address_tells_that_it_lives_and_is_ready_whatever_the_app_doe
     for path in ["/healthz", "/readyz"] {
         assert_eq!(gate.admin(path).await.status(), 200, "{path}");
     }
-    gate.until("the app is known to be down", || gate.figure("upstream_up") == 0.0).await;
+    gate.until("the app is known to be down", || gate.shown("upstream_up") == Some(0.0)).await;
     // The gate's own addresses do not show them.
     assert_eq!(gate.ask("GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n").await.status(), 502);
+}
+
+#[tokio::test]
+async fn an_app_that_nobody_asks_for_is_tried_now_and_then_and_nothing_is_told_before() {
+    let down = Closed::new();
+    let gate = Standing::before(&down.url(), &format!("upstream.check_every = '20ms'\n{NINJA}")).await;
+    gate.until("the app is found down", || gate.shown("upstream_up") == Some(0.0)).await;
+    assert!(gate.figure("upstream_connects_total{result=\"failed\"}") > 0.0);
+    let mut office = down.open();
+    gate.until("the app is found up", || gate.shown("upstream_up") == Some(1.0)).await;
+    assert!(gate.figure("upstream_connects_total{result=\"connected\"}") > 0.0);
+    assert!(office.is_quiet(), "nothing is sent to it");
+
+    let untried = Standing::before(&office.url(), &format!("upstream.check_every = '0s'\n{NINJA}")).await;
+    untried.until("figures are shown", || untried.figure("connections") == 0.0).await;
+    assert_eq!(untried.shown("upstream_up"), None, "nobody knows yet");
+}
+
+#[tokio::test]
+async fn whatever_the_configuration_can_bring_stands_at_zero_from_the_start() {
+    let office = Office::open().await;
+    let own = "[[rule]]\nname = 'own'\npath = '/own'\nprovider = 'mollie'\n";
+    let gate = Standing::before(&office.url(), &format!("{NINJA}{own}")).await;
+    for (rule, provider, channel, decision) in [
+        ("invoice-ninja-webhook", "mollie", "webhook", "replayed"),
+        ("invoice-ninja-webhook", "generic", "webhook", "unrecognised"),
+        ("invoice-ninja-return", "generic", "return", "overflow"),
+        ("own", "mollie", "webhook", "unverified"),
+    ] {
+        let labels = format!("rule=\"{rule}\",provider=\"{provider}\",channel=\"{channel}\",decision=\"{decision}\"");
+        assert_eq!(gate.shown(&format!("callbacks_total{{{labels}}}")), Some(0.0), "{labels}");
+    }
+    let page = gate.running.metrics.render();
+    for never in ["channel=\"return\",decision=\"joined\"", "rule=\"own\",provider=\"generic\""] {
+        assert!(!page.contains(never), "{never} can't come");
+    }
+    for outcome in ["accepted", "rejected", "not_sent", "unknown"] {
+        assert_eq!(gate.shown(&format!("deliveries_total{{provider=\"mollie\",outcome=\"{outcome}\"}}")), Some(0.0));
+    }
+    assert!(page.contains("\nprocess_start_time_seconds "), "{page}");
 }
 
 #[tokio::test]

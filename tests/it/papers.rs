@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use oncegate::{
     callback::Channel,
     provider,
-    telemetry::{DECISIONS, JOINED_BY, Metrics, OUTCOMES},
+    telemetry::{DECISIONS, Exposition, JOINED_BY, Metrics, OUTCOMES},
 };
 
 use crate::tidy::{files, read, rooms, root};
@@ -45,15 +45,9 @@ fn the_readme_tells_every_metric() {
     metrics.callback_counters(&Arc::from("rule"), "mollie", Channel::Webhook).count(DECISIONS[0]);
     metrics.count_delivery("mollie", OUTCOMES[0]);
     metrics.count_joined(JOINED_BY[0]);
-    let page = metrics.render();
+    let page = metrics.exposed(Exposition::Text);
     let names = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
-    let shown: BTreeSet<_> = names
-        .map(|(name, kind)| match kind {
-            "counter" => format!("{name}_total"),
-            "info" => format!("{name}_info"),
-            _ => name.to_owned(),
-        })
-        .collect();
+    let shown: BTreeSet<_> = names.map(|(name, _)| name.to_owned()).collect();
     assert!(shown.len() > 10);
     assert_eq!(first_cells(block(&paper("README.md"), "metrics")), shown);
 }

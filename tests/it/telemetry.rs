@@ -31,7 +31,7 @@ fn every_promised_metric_is_there_with_its_labels() {
     metrics.count_request(RequestKind::Callback);
     metrics.observe_lock_wait(Channel::Return, Duration::from_millis(30));
     metrics.delivery_seconds.observe(0.2);
-    metrics.set_upstream_up(true);
+    metrics.set_upstream_up(Some(true));
     metrics.set_oldest_due(Duration::from_millis(1500));
     let page = metrics.render();
 

@@ -87,10 +87,15 @@ impl Standing {
 
     /// One figure of the metrics: the whole of the line before the value.
     pub fn figure(&self, series: &str) -> f64 {
+        self.shown(series).unwrap_or_default()
+    }
+
+    /// The same, and nothing where there is no such series.
+    pub fn shown(&self, series: &str) -> Option<f64> {
         let page = self.running.metrics.render();
         let line =
             page.lines().find_map(|line| line.strip_prefix("oncegate_")?.strip_prefix(series)?.strip_prefix(' '));
-        line.map_or(0.0, |value| value.parse().expect("a number"))
+        line.map(|value| value.parse().expect("a number"))
     }
 
     /// Waits until so many callers wait for an answer.
