@@ -12,7 +12,7 @@ use crate::{
     dispatch::{self, Dispatch},
     ingress::{
         Listener,
-        listener::{self, Drained, Open},
+        listener::{self, Control, Drained},
         reception::{self, Reception},
     },
     intake::Intake,
@@ -72,7 +72,7 @@ pub async fn start(config: Config, metrics: Arc<Metrics>) -> anyhow::Result<Runn
     let (stop, stopped) = watch::channel(false);
     let mut beside = vec![
         tokio::spawn(Arc::clone(&dispatch).run_timers()),
-        tokio::spawn(show_gauges(dispatch, Arc::clone(&upstream), rules, listener.open(), Arc::clone(&metrics))),
+        tokio::spawn(show_gauges(dispatch, Arc::clone(&upstream), rules, listener.control(), Arc::clone(&metrics))),
     ];
     if !config.upstream.check_every.is_zero() {
         beside.push(tokio::spawn(async move { upstream.watch(config.upstream.check_every).await }));
@@ -81,7 +81,7 @@ pub async fn start(config: Config, metrics: Arc<Metrics>) -> anyhow::Result<Runn
         let ended = until(stopped.clone());
         beside.push(tokio::spawn(admin::serve(desk, Arc::clone(&metrics), ready.clone(), ended)));
     }
-    let served = tokio::spawn(listener.serve(reception, until(stopped), config.gateway.drain));
+    let served = tokio::spawn(listener.serve(reception, until(stopped), move || config.gateway.drain));
     ready.ready("gate");
     Ok(Running { addresses, admin, metrics, ready, stop, served, beside })
 }
@@ -123,13 +123,13 @@ async fn show_gauges<S: Store>(
     dispatch: Arc<Dispatch<S, Arc<Upstream>>>,
     upstream: Arc<Upstream>,
     rules: Rules,
-    open: Open,
+    listener: Control,
     metrics: Arc<Metrics>,
 ) {
     let gauge = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
     loop {
         let counts = dispatch.store.counts();
-        metrics.connections.set(gauge(open.count()));
+        metrics.connections.set(gauge(listener.open_connections()));
         metrics.set_forgotten_early(counts.evicted);
         metrics.set_failed_expressions(rules.failed_expressions());
         metrics.waiters.set(gauge(dispatch.waiting()));

@@ -9,6 +9,7 @@ pub mod listener;
 pub mod passthrough;
 pub mod proxy_protocol;
 pub mod reception;
+mod room;
 mod stream;
 
 pub use self::{

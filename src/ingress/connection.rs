@@ -25,7 +25,7 @@ use ipnet::IpNet;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
-    sync::{Notify, OwnedSemaphorePermit},
+    sync::Notify,
 };
 
 use super::{
@@ -34,6 +34,7 @@ use super::{
     listener::{Handler, Options, Peer},
     passthrough,
     proxy_protocol::{self, Header, Malformed},
+    room::Place,
     stream::{Exchange, Exchanges, Limits, Watched},
 };
 use crate::upstream::BodyError;
@@ -41,14 +42,21 @@ use crate::upstream::BodyError;
 /// How long the rest of what a client sends is read, after an answer that did not wait for it.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Tells connections to finish: a flag to look at, and a bell for those that sleep.
+/// Tells connections to finish: flags to look at, and a bell for those that sleep.
 #[derive(Debug, Default)]
 pub(super) struct Stop {
+    leaving: AtomicBool,
     stopping: AtomicBool,
     bell: Notify,
 }
 
 impl Stop {
+    /// Each connection ends with its next answer, so that no request is lost.
+    pub(super) fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// Those that wait for a request end at once, the others with their answer.
     pub(super) fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
         self.bell.notify_waiters();
@@ -97,13 +105,8 @@ impl<H: Handler> Terms<H> {
         Arc::new(Self { handler, options, stop, http1 })
     }
 
-    /// Serves a connection to its end; the permit is its place among all.
-    pub(super) async fn serve(
-        self: Arc<Self>,
-        mut stream: TcpStream,
-        remote: SocketAddr,
-        permit: OwnedSemaphorePermit,
-    ) {
+    /// Serves a connection to its end, in its place among all.
+    pub(super) async fn serve(self: Arc<Self>, mut stream: TcpStream, remote: SocketAddr, place: Place) {
         let _ = stream.set_nodelay(true);
         let Ok(local) = stream.local_addr() else { return };
         let mut peer = Peer { remote: folded(remote), local: folded(local), tls: false };
@@ -116,7 +119,7 @@ impl<H: Handler> Terms<H> {
             }
         }
         self.converse(stream, peer).await;
-        drop(permit);
+        drop(place);
     }
 
     /// What comes before the first request, within its time; nothing if the gate stops meanwhile.
@@ -132,9 +135,11 @@ impl<H: Handler> Terms<H> {
         let exchanges = Arc::new(Exchanges::default());
         let handler = Arc::clone(&self.handler);
         let under_way = Arc::clone(&exchanges);
+        let stop = Arc::clone(&self.stop);
         let service = service_fn(move |request: Request<Incoming>| {
             let exchange = under_way.begin(!request.body().is_end_stream());
-            answer(Arc::clone(&handler), request, peer, exchange)
+            let last = stop.leaving.load(Ordering::Relaxed);
+            answer(Arc::clone(&handler), request, peer, exchange, last)
         });
         let stream = Watched::new(stream, self.limits(), Arc::clone(&exchanges));
         let mut connection = self.http1.serve_connection(TokioIo::new(stream), service).with_upgrades();
@@ -215,17 +220,16 @@ async fn answer<H: Handler>(
     request: Request<Incoming>,
     peer: Peer,
     exchange: Exchange,
+    last: bool,
 ) -> Result<Response<Answered>, Infallible> {
-    let response = match headers::admit(&request) {
-        Ok(()) => handler.handle(request, peer).await,
-        Err(refusal) => {
-            let mut response = passthrough::plain(refusal.status(), format!("{refusal}\n"));
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            response
-        }
+    let (mut response, last) = match headers::admit(&request) {
+        Ok(()) => (handler.handle(request, peer).await, last),
+        Err(refusal) => (passthrough::plain(refusal.status(), format!("{refusal}\n")), true),
     };
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         exchange.become_tunnel();
+    } else if last {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response.map(|body| Answered { body, _exchange: exchange }))
 }

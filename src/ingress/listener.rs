@@ -3,16 +3,22 @@
 //! A client that closes its sending side has gone, as far as we can tell (half-close is off): its request is dropped,
 //! and what works on a callback must not live in the handler's future.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use ipnet::IpNet;
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Notify, mpsc},
+    task::JoinHandle,
+};
 
 use super::{
     body::Body,
     connection::{Stop, Terms},
+    room::{Free, Room},
 };
 
 /// What a listener allows.
@@ -95,23 +101,51 @@ pub struct Drained {
 pub struct Listener {
     sockets: Vec<TcpListener>,
     options: Options,
-    room: Arc<Semaphore>,
+    control: Control,
+    orders: mpsc::UnboundedReceiver<Order>,
 }
 
-/// How many connections are open, for whoever counts them.
+/// Changes a listener while it serves; whoever is connected stays so.
 #[derive(Clone, Debug)]
-pub struct Open {
-    room: Arc<Semaphore>,
-    max: usize,
-    waiting: usize,
+pub struct Control {
+    orders: mpsc::UnboundedSender<Order>,
+    room: Arc<Room>,
 }
 
-impl Open {
-    /// So many.
+/// What a listener that serves is told.
+#[derive(Debug)]
+enum Order {
+    Open(TcpListener),
+    Close(SocketAddr),
+    Change(Options),
+}
+
+impl Control {
+    /// How many connections are open.
     #[must_use]
-    pub fn count(&self) -> usize {
-        // Each socket holds a place ready for who comes next.
-        self.max.saturating_sub(self.room.available_permits()).saturating_sub(self.waiting)
+    pub fn open_connections(&self) -> usize {
+        self.room.taken()
+    }
+
+    /// Takes connections in on one more socket.
+    pub fn open(&self, socket: TcpListener) {
+        self.order(Order::Open(socket));
+    }
+
+    /// Takes in what waits at this address, which is the bound one, and nothing more; its connections end with their
+    /// next answer.
+    pub fn close(&self, address: SocketAddr) {
+        self.order(Order::Close(address));
+    }
+
+    /// Serves new connections by these options. Places that are taken are not given up before their time.
+    pub fn change(&self, options: Options) {
+        self.order(Order::Change(options));
+    }
+
+    fn order(&self, order: Order) {
+        // A listener that serves no more takes no orders.
+        let _ = self.orders.send(order);
     }
 }
 
@@ -121,18 +155,22 @@ impl Listener {
     /// # Errors
     /// If one of them cannot be had.
     pub fn bind(addresses: &[SocketAddr], options: Options) -> Result<Self, BindError> {
-        let bind = |address: &SocketAddr| {
-            listen(*address, options.backlog).map_err(|source| BindError { address: *address, source })
-        };
-        let sockets = addresses.iter().map(bind).collect::<Result<_, _>>()?;
-        let room = Arc::new(Semaphore::new(options.max_connections.min(Semaphore::MAX_PERMITS)));
-        Ok(Self { sockets, options, room })
+        let sockets = addresses.iter().map(|address| bind(*address, options.backlog)).collect::<Result<_, _>>()?;
+        Ok(Self::over(sockets, options))
     }
 
-    /// What counts the open connections.
+    /// Takes sockets that are bound.
     #[must_use]
-    pub fn open(&self) -> Open {
-        Open { room: Arc::clone(&self.room), max: self.options.max_connections, waiting: self.sockets.len() }
+    pub fn over(sockets: Vec<TcpListener>, options: Options) -> Self {
+        let (sender, orders) = mpsc::unbounded_channel();
+        let control = Control { orders: sender, room: Room::for_connections(options.max_connections) };
+        Self { sockets, options, control, orders }
+    }
+
+    /// What changes it while it serves.
+    #[must_use]
+    pub fn control(&self) -> Control {
+        self.control.clone()
     }
 
     /// The addresses as bound, ports filled in.
@@ -141,35 +179,112 @@ impl Listener {
         self.sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect()
     }
 
-    /// Serves until `shutdown`, then takes no more in, lets what is under way finish for at most `limit`, and says
-    /// whether it did. Tunnels are not waited for.
+    /// Serves until `shutdown`, then takes no more in, lets what is under way finish for as long as `limit` says then,
+    /// and tells whether it did. Tunnels are not waited for.
     pub async fn serve<H: Handler>(
         self,
         handler: Arc<H>,
         shutdown: impl Future<Output = ()>,
-        limit: Duration,
+        limit: impl FnOnce() -> Duration,
     ) -> Drained {
-        let max = u32::try_from(self.options.max_connections).unwrap_or(u32::MAX);
-        let room = self.room;
-        let stop = Arc::new(Stop::default());
-        let terms = Terms::new(handler, self.options, Arc::clone(&stop));
-        let doors: Vec<_> = self
-            .sockets
-            .into_iter()
-            .map(|socket| {
-                let door = Door { terms: Arc::clone(&terms), room: Arc::clone(&room) };
-                tokio::spawn(door.accept(socket))
-            })
-            .collect();
-        shutdown.await;
-        for door in doors {
-            door.abort();
-            // Waited for, so that its socket is closed before anything is waited for that takes long.
-            let _ = door.await;
+        let Self { sockets, options, control, mut orders } = self;
+        let mut house = House { handler, options, room: control.room, open: Vec::new(), closed: Vec::new() };
+        sockets.into_iter().for_each(|socket| house.open(socket));
+        let mut shutdown = pin!(shutdown);
+        loop {
+            let order = tokio::select! {
+                () = &mut shutdown => break,
+                // The sender is in our own hands, so that there is always one more to wait for.
+                Some(order) = orders.recv() => order,
+            };
+            match order {
+                Order::Open(socket) => house.open(socket),
+                Order::Close(address) => house.close(address),
+                Order::Change(options) => house.change(options),
+            }
         }
-        stop.stop();
-        let all = tokio::time::timeout(limit, room.acquire_many(max)).await;
-        Drained { unfinished: if all.is_ok() { 0 } else { (max as usize).saturating_sub(room.available_permits()) } }
+        house.end().await;
+        let _ = tokio::time::timeout(limit(), house.room.empty()).await;
+        Drained { unfinished: house.room.taken() }
+    }
+}
+
+/// Binds one address; `[::]` takes IPv4 too.
+///
+/// # Errors
+/// If it cannot be had.
+pub fn bind(address: SocketAddr, backlog: i32) -> Result<TcpListener, BindError> {
+    listen(address, backlog).map_err(|source| BindError { address, source })
+}
+
+/// The doors of a listener that serves.
+struct House<H> {
+    handler: Arc<H>,
+    options: Options,
+    room: Arc<Room>,
+    open: Vec<Open<H>>,
+    /// Doors that are closed, of which some may still have connections.
+    closed: Vec<Task>,
+}
+
+/// A door as seen from inside: what its connections share, and what tells it to close.
+struct Open<H> {
+    address: SocketAddr,
+    terms: Arc<ArcSwap<Terms<H>>>,
+    close: Arc<Notify>,
+    task: Task,
+}
+
+/// A door's task, and what tells its connections to finish.
+struct Task {
+    accepting: JoinHandle<()>,
+    stop: Arc<Stop>,
+}
+
+impl Task {
+    /// Whether it takes in or has connections; asked of one whose door is closed.
+    fn is_at_work(&self) -> bool {
+        // Besides us, only their terms hold on to it.
+        Arc::strong_count(&self.stop) > 1
+    }
+}
+
+impl<H: Handler> House<H> {
+    fn open(&mut self, socket: TcpListener) {
+        let Ok(address) = socket.local_addr() else { return };
+        let (stop, close) = (Arc::new(Stop::default()), Arc::new(Notify::new()));
+        let terms = Terms::new(Arc::clone(&self.handler), self.options.clone(), Arc::clone(&stop));
+        let terms = Arc::new(ArcSwap::new(terms));
+        let door = Door { terms: Arc::clone(&terms), room: Arc::clone(&self.room) };
+        let accepting = tokio::spawn(door.accept_until(socket, Arc::clone(&close)));
+        self.open.push(Open { address, terms, close, task: Task { accepting, stop } });
+    }
+
+    fn close(&mut self, address: SocketAddr) {
+        self.closed.retain(Task::is_at_work);
+        for door in self.open.extract_if(.., |door| door.address == address) {
+            door.close.notify_one();
+            door.task.stop.leave();
+            self.closed.push(door.task);
+        }
+    }
+
+    fn change(&mut self, options: Options) {
+        self.room.resize(options.max_connections);
+        for door in &self.open {
+            door.terms.store(Terms::new(Arc::clone(&self.handler), options.clone(), Arc::clone(&door.task.stop)));
+        }
+        self.options = options;
+    }
+
+    async fn end(&mut self) {
+        let open = self.open.iter_mut().map(|door| &mut door.task);
+        for task in open.chain(&mut self.closed) {
+            task.accepting.abort();
+            // Waited for, so that its socket is closed before anything is waited for that takes long.
+            let _ = (&mut task.accepting).await;
+            task.stop.stop();
+        }
     }
 }
 
@@ -188,24 +303,60 @@ fn listen(address: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
 
 /// One listening socket and what its connections share.
 struct Door<H> {
-    terms: Arc<Terms<H>>,
-    room: Arc<Semaphore>,
+    terms: Arc<ArcSwap<Terms<H>>>,
+    room: Arc<Room>,
 }
 
 impl<H: Handler> Door<H> {
-    async fn accept(self, socket: TcpListener) {
+    async fn accept_until(self, socket: TcpListener, close: Arc<Notify>) {
+        tokio::select! {
+            () = self.accept(&socket) => {}
+            () = close.notified() => self.empty(socket).await,
+        }
+    }
+
+    async fn accept(&self, socket: &TcpListener) {
         let mut pause = Pause::default();
         loop {
-            let Ok(permit) = Arc::clone(&self.room).acquire_owned().await else { return };
+            let Some(place) = self.room.place().await else { return };
             match socket.accept().await {
                 Ok((stream, remote)) => {
                     pause.reset();
-                    tokio::spawn(Arc::clone(&self.terms).serve(stream, remote, permit));
+                    self.take_in(stream, remote, place);
                 }
                 Err(error) => pause.after(&error).await,
             }
         }
     }
+
+    /// Takes in who has come already: closing the socket on him would reset his connection.
+    async fn empty(&self, socket: TcpListener) {
+        // Asked directly, for who is there counts before the reactor has heard of him.
+        let Ok(socket) = socket.into_std() else { return };
+        loop {
+            let Some(place) = self.room.place().await else { return };
+            let accepted = socket.accept().and_then(|(stream, remote)| {
+                stream.set_nonblocking(true)?;
+                Ok((TcpStream::from_std(stream)?, remote))
+            });
+            match accepted {
+                Ok((stream, remote)) => self.take_in(stream, remote, place),
+                Err(error) if is_of_one(&error) => {}
+                // Nobody is left, or nobody can be had.
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn take_in(&self, stream: TcpStream, remote: SocketAddr, place: Free) {
+        tokio::spawn(self.terms.load_full().serve(stream, remote, self.room.take(place)));
+    }
+}
+
+/// Whether this failure to accept is about one client, who has gone; the next may be fine.
+fn is_of_one(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
 }
 
 /// Waits longer after each failure to accept, so that a lack of file descriptors does not turn into a lack of CPU.
@@ -220,9 +371,7 @@ impl Pause {
     }
 
     async fn after(&mut self, error: &io::Error) {
-        use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
-        if matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) {
-            // That one client has gone; the next may be fine.
+        if is_of_one(error) {
             return;
         }
         self.failures = (self.failures + 1).min(7);

@@ -8,6 +8,7 @@ mod cli;
 mod demo;
 mod dialect;
 mod gate;
+mod listener;
 mod papers;
 mod passthrough;
 mod proxy_protocol;

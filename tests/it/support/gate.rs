@@ -50,7 +50,7 @@ impl Setup {
         let stopped = async {
             let _ = stopped.await;
         };
-        let served = tokio::spawn(listener.serve(handler, stopped, self.drain));
+        let served = tokio::spawn(listener.serve(handler, stopped, move || self.drain));
         Gate { address, upstream, stop, served }
     }
 }
