@@ -1,5 +1,6 @@
 //! From a request that a rule takes for a callback to what its caller hears: read, decide, commit, answer.
 
+mod keeping;
 mod noted;
 pub mod reading;
 mod relay;
@@ -128,7 +129,8 @@ impl<S: Store, A: App> Intake<S, A> {
     async fn webhook(self: Arc<Self>, route: &Route, received: Received) -> Reply<A::Body> {
         let now = self.dispatch.clock_now();
         let reading = Reading::of(route, &received.whole(), &self.upstream, &self.secrets, now);
-        let mut line = Noted::new(&reading, received.source);
+        let source = received.source;
+        let mut line = Noted::new(&reading, source);
         self.dispatch.metrics.count_joined(reading.joined_by());
         if let Some((decision, treatment, why)) = refused(&reading) {
             line.decision(decision, why);
@@ -150,6 +152,8 @@ impl<S: Store, A: App> Intake<S, A> {
                 next: self.dispatch.next_id(),
                 events: arriving.clone(),
                 provider: reading.provider.name,
+                source: Some(source),
+                kept: None,
                 request: Arc::clone(&request),
                 claimed: reading.claimed.clone(),
             };
@@ -157,6 +161,9 @@ impl<S: Store, A: App> Intake<S, A> {
             transition.links = reading.links();
             // In shadow a delivery is there to be counted; this one request records its outcome.
             let seen = (!transition.deliveries.is_empty()).then_some(id);
+            if decided.course == Course::Keep && self.keeps_enough() {
+                return self.overflow(line, "too much waits for a person already");
+            }
             let delivery = transition.committed(id);
             line.decisions(decided.decisions, decided.why);
             let place = match decided.course {
@@ -176,7 +183,11 @@ impl<S: Store, A: App> Intake<S, A> {
                 _ => None,
             };
             let mut granted = false;
-            if !is_nothing(&transition) {
+            // What changes nothing is noted, and nobody waits for that.
+            let mut lines = Vec::new();
+            if is_nothing(&transition) {
+                lines = std::mem::take(&mut transition.history);
+            } else {
                 match self.dispatch.commit_for(Some(id), transition).await {
                     Ok(own) => granted = own,
                     Err(CommitError::Conflict) => {
@@ -188,6 +199,9 @@ impl<S: Store, A: App> Intake<S, A> {
                         return self.overflow(line, &error.to_string());
                     }
                 }
+            }
+            if !matches!(decided.course, Course::Wait(_)) && !lines.is_empty() {
+                self.dispatch.store.note(std::mem::take(&mut lines));
             }
             match decided.course {
                 Course::Deliver(_) if granted => {
@@ -210,12 +224,13 @@ impl<S: Store, A: App> Intake<S, A> {
                 Course::Wait(id) => {
                     // It may have ended between the look and the wait.
                     let Some(heard) = self.still_there(id, waiter).await else { continue };
+                    self.dispatch.store.note(lines);
                     return line.tell(&self.book, reply_of(&heard, false));
                 }
                 Course::Again(id) => _ = self.still_there(id, waiter).await,
                 Course::Replay(answer) => return line.tell(&self.book, reply_with(&answer)),
                 Course::Ack => return line.tell(&self.book, reply_ack(&reading.provider.ack)),
-                Course::Retryable => {
+                Course::Retryable | Course::Keep => {
                     return line.tell(&self.book, plain(StatusCode::SERVICE_UNAVAILABLE, RETRYABLE));
                 }
                 Course::Refuse => return line.tell(&self.book, plain(StatusCode::CONFLICT, REFUSED)),
@@ -244,6 +259,7 @@ impl<S: Store, A: App> Intake<S, A> {
         treatment: Option<Treatment>,
         line: Noted<'_>,
     ) -> Reply<A::Body> {
+        let source = received.source;
         let request = received.into_request();
         let Some(treatment) = treatment else { return self.in_shadow(None, reading, &request, line).await };
         match treatment {
@@ -253,8 +269,7 @@ impl<S: Store, A: App> Intake<S, A> {
                 line.tell(&self.book, plain(reading.provider.refusal, "The signature does not fit.\n"))
             }
             Treatment::Refuse => line.tell(&self.book, plain(StatusCode::UNPROCESSABLE_ENTITY, UNREADABLE)),
-            // Without a durable store nobody could keep it for a person: the provider shall keep it.
-            Treatment::Review => line.tell(&self.book, plain(StatusCode::SERVICE_UNAVAILABLE, RETRYABLE)),
+            Treatment::Review => self.keep(reading, request, source, decision, line).await,
         }
     }
 
@@ -434,7 +449,6 @@ fn is_nothing(transition: &Transition) -> bool {
         && transition.deliveries.is_empty()
         && transition.locks.is_empty()
         && transition.links.is_empty()
-        && transition.history.is_empty()
 }
 
 /// What a caller hears of a delivery; the header fields only where it is his own request that was answered.

@@ -13,8 +13,10 @@ use crate::{
     callback::Key,
     time::Timestamp,
     transaction::{
-        effect::{Line, Transition, View},
+        effect::{Transition, View},
+        history::Line,
         lock::{LeaseId, LockName},
+        state::Delivery,
     },
 };
 
@@ -25,6 +27,15 @@ pub enum Want<'a> {
     Transactions(&'a [Key], &'a [LockName]),
     /// This delivery, with its transactions and their deliveries.
     Delivery(LeaseId),
+}
+
+/// Which lines of history are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lines {
+    /// Those of this transaction.
+    Of(Key),
+    /// Those of all, from this moment on and before that one.
+    Between(Timestamp, Timestamp),
 }
 
 /// Something is due.
@@ -71,6 +82,8 @@ pub struct Counts {
     pub leases: usize,
     /// Deliveries that wait for a person.
     pub review: usize,
+    /// Since when the oldest of them waits.
+    pub oldest_review: Option<Timestamp>,
     /// Settled transactions that were forgotten before their time, because the bound was reached.
     pub evicted: u64,
     /// When the earliest due work was or is due.
@@ -96,8 +109,28 @@ pub trait Store: Send + Sync + 'static {
     /// Forgets what has expired, in steps of at most `limit` so that nobody waits for it; whether there is more.
     fn forget(&self, now: Timestamp, limit: usize) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
-    /// The newest lines of a transaction's history, oldest first.
-    fn history(&self, transaction: Key) -> impl Future<Output = Result<Vec<Line>, StoreError>> + Send;
+    /// Writes lines of history for which nobody waits: of repetitions, which change nothing. Returns at once; a durable
+    /// engine may write them with its next commit. So many of one transaction as the engine is told, and no more.
+    fn note(&self, lines: Vec<Line>);
+
+    /// Lines of history, oldest first, at most `limit`, each with its number; numbers rise, and `after` is the last one
+    /// that was seen (0 at the beginning).
+    fn history(
+        &self,
+        lines: Lines,
+        after: u64,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<(u64, Line)>, StoreError>> + Send;
+
+    /// The transactions of which history knows an arrival with this reference, whoever's it is; at most `limit`.
+    fn called(&self, reference: &str, limit: usize) -> impl Future<Output = Result<Vec<Key>, StoreError>> + Send;
+
+    /// Deliveries that wait for a person, by the moment since when and their name; at most `limit`, after this one.
+    fn reviews(
+        &self,
+        after: (Timestamp, LeaseId),
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<Delivery>, StoreError>> + Send;
 
     /// How much is kept.
     fn counts(&self) -> Counts;

@@ -4,6 +4,7 @@
 
 pub mod arrival;
 pub mod effect;
+pub mod history;
 pub mod identity;
 pub mod lock;
 pub mod policy;

@@ -6,7 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "what the test itself builds is right, or the test is wrong")]
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     env,
     net::{IpAddr, Ipv4Addr},
     panic::AssertUnwindSafe,
@@ -21,8 +21,8 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame};
 use oncegate::{
-    callback::{Alias, Channel, Event, Key},
-    dispatch::{self, App, Dispatch, SendError},
+    callback::{Alias, Answer, Channel, Event, Key},
+    dispatch::{self, App, Dispatch, SendError, StepError},
     intake::{Intake, Received, Reply},
     provider::{
         contract::{Ack, Provider, Scheme, Unrecognised},
@@ -32,16 +32,17 @@ use oncegate::{
     },
     rule::{Choices, Head, Matcher, ProviderChoice, Rule, Rules, path::Template},
     store::{
-        CommitError, Counts, Due, Store, StoreError, Want,
+        CommitError, Counts, Due, Lines, Store, StoreError, Want,
         memory::{self, Memory},
     },
     telemetry::Metrics,
     time::{SteadyClock, Timestamp},
     transaction::{
-        effect::{Act, Change, Input, Line, Transition, View},
+        effect::{Act, Change, Input, Transition, View},
+        history::{Deed, Line},
         lock::LeaseId,
         policy::{LockBy, OnUnknown, Order, Policy, Retry},
-        state::{Delivery, Phase},
+        state::Delivery,
     },
 };
 use tokio::time::{Instant, Sleep, advance, sleep, timeout};
@@ -84,6 +85,8 @@ struct Told {
     decisions: HashMap<String, usize>,
     unknown: usize,
     reviews: usize,
+    acts: [usize; 3],
+    refused: usize,
     longest: Duration,
 }
 
@@ -92,13 +95,19 @@ impl Told {
         self.forwards += other.forwards;
         self.unknown += other.unknown;
         self.reviews += other.reviews;
+        self.refused += other.refused;
+        self.acts.iter_mut().zip(other.acts).for_each(|(all, one)| *all += one);
         self.longest = self.longest.max(other.longest);
         other.decisions.iter().for_each(|(what, count)| *self.decisions.entry(what.clone()).or_default() += count);
     }
 
     fn every_sort_occurs(&self) -> bool {
         let decisions = ["first", "joined", "replayed", "new_state"];
-        self.unknown > 0 && self.reviews > 0 && decisions.iter().all(|what| self.decisions.contains_key(*what))
+        let people = self.acts.iter().all(|count| *count > 0) && self.refused > 0;
+        self.unknown > 0
+            && self.reviews > 0
+            && people
+            && decisions.iter().all(|what| self.decisions.contains_key(*what))
     }
 }
 
@@ -179,9 +188,16 @@ struct World {
     came: Mutex<HashMap<usize, Instant>>,
     faults: Mutex<Vec<String>>,
     unknown: Mutex<usize>,
-    /// What waits for a person, and how often something did.
-    for_review: Mutex<Vec<LeaseId>>,
-    reviewed: Mutex<usize>,
+    /// How often something began to wait for a person.
+    reviews: Mutex<usize>,
+    /// The deliveries that were written, for people who act out of turn.
+    written: Mutex<Vec<LeaseId>>,
+    /// What a person had or decided about: nobody can say what the app knows of it.
+    in_hand: Mutex<HashSet<String>>,
+    /// What a person settled.
+    settled: Mutex<HashSet<String>>,
+    /// How often people did what, and how often they could not.
+    acts: Mutex<([usize; 3], usize)>,
     closing: Mutex<bool>,
     policy: Policy,
     places: usize,
@@ -194,6 +210,13 @@ struct World {
 impl World {
     fn chance(&self) -> MutexGuard<'_, Chance> {
         self.chance.lock().unwrap()
+    }
+
+    /// What a delivery is about, as the test knows it.
+    fn identities(&self, delivery: &Delivery) -> Vec<String> {
+        let serial: usize = delivery.letter.request.headers["x-serial"].to_str().unwrap().parse().unwrap();
+        let tags = self.tags.lock().unwrap();
+        tags[serial].identities.iter().map(|(identity, _)| identity.clone()).collect()
     }
 
     fn fault(&self, what: String) {
@@ -260,7 +283,7 @@ impl World {
                 Some(before) if before.in_batch && self.trouble > 0 => {}
                 Some(_) if !windowed => continue,
                 // What a person settled keeps the window of a try that nobody accepted.
-                Some(_) if *self.reviewed.lock().unwrap() > 0 => {}
+                Some(_) if self.in_hand.lock().unwrap().contains(identity) => {}
                 // Riding in a batch starts no window, or one of its own; but who came after the first byte needs one more.
                 Some(before) if (in_batch || before.in_batch) && came >= before.start => {}
                 Some(before) if forward.start + SLACK < before.start + window => continue,
@@ -490,15 +513,20 @@ impl Store for Shaky {
 
     async fn commit(&self, transition: Transition, now: Timestamp) -> Result<Vec<LeaseId>, CommitError> {
         self.pause().await;
-        let for_review = transition.deliveries.iter().filter_map(|change| match change {
-            Change::Put(Delivery { id, phase: Phase::Review { .. }, .. }) => Some(*id),
-            _ => None,
+        let put = transition.deliveries.iter().filter_map(|change| match change {
+            Change::Put(delivery) => Some(delivery.clone()),
+            Change::Remove(..) => None,
         });
-        let for_review: Vec<_> = for_review.collect();
+        let put: Vec<_> = put.collect();
         let granted = self.memory.commit(transition, now).await;
         if granted.is_ok() {
-            *self.world.reviewed.lock().unwrap() += for_review.len();
-            self.world.for_review.lock().unwrap().extend(for_review);
+            for delivery in put {
+                self.world.written.lock().unwrap().push(delivery.id);
+                if delivery.in_review().is_some() {
+                    *self.world.reviews.lock().unwrap() += 1;
+                    self.world.in_hand.lock().unwrap().extend(self.world.identities(&delivery));
+                }
+            }
         }
         self.pause().await;
         granted
@@ -514,8 +542,21 @@ impl Store for Shaky {
         self.memory.forget(now, limit).await
     }
 
-    async fn history(&self, transaction: Key) -> Result<Vec<Line>, StoreError> {
-        self.memory.history(transaction).await
+    fn note(&self, lines: Vec<Line>) {
+        self.memory.note(lines);
+    }
+
+    async fn history(&self, lines: Lines, after: u64, limit: usize) -> Result<Vec<(u64, Line)>, StoreError> {
+        self.memory.history(lines, after, limit).await
+    }
+
+    async fn called(&self, reference: &str, limit: usize) -> Result<Vec<Key>, StoreError> {
+        self.memory.called(reference, limit).await
+    }
+
+    async fn reviews(&self, after: (Timestamp, LeaseId), limit: usize) -> Result<Vec<Delivery>, StoreError> {
+        self.pause().await;
+        self.memory.reviews(after, limit).await
     }
 
     fn counts(&self) -> Counts {
@@ -592,6 +633,7 @@ fn some_policy(chance: &mut Chance) -> Policy {
         timeout: seconds(6),
         on_unknown: chance.of(&[OnUnknown::Resend, OnUnknown::Resend, OnUnknown::Review]),
         order: chance.of(&[Order::Passing, Order::Passing, Order::Strict]),
+        review_retryable: seconds(chance.of(&[5, 3600])),
         retry: Retry { first: seconds(1), longest: seconds(8), attempts: chance.of(&[3, 6, 12]) },
         ..Policy::default()
     }
@@ -704,8 +746,11 @@ async fn play(seed: u64) -> (Vec<String>, Told) {
         came: Mutex::default(),
         faults: Mutex::default(),
         unknown: Mutex::default(),
-        for_review: Mutex::default(),
-        reviewed: Mutex::default(),
+        reviews: Mutex::default(),
+        written: Mutex::default(),
+        in_hand: Mutex::default(),
+        settled: Mutex::default(),
+        acts: Mutex::default(),
         closing: Mutex::default(),
         places,
         trouble: chance.of(&[0, 10, 50]),
@@ -721,7 +766,9 @@ async fn play(seed: u64) -> (Vec<String>, Told) {
     tokio::spawn(Arc::clone(&dispatch).run_timers());
     // Where later events wait for a person, there has to be one.
     if policy.order == Order::Strict || chance.one_in(4) {
-        tokio::spawn(person(Arc::clone(&dispatch), Arc::clone(&world)));
+        for _ in 0..2 {
+            tokio::spawn(person(Arc::clone(&dispatch), Arc::clone(&world)));
+        }
     }
     let intake = Intake::new(Arc::clone(&dispatch), "http://app".into(), HashMap::new());
     let rules = rules(&policy);
@@ -747,7 +794,8 @@ async fn play(seed: u64) -> (Vec<String>, Told) {
             *told.decisions.entry(decision.clone()).or_default() += 1;
         }
     }
-    told.reviews = *world.reviewed.lock().unwrap();
+    told.reviews = *world.reviews.lock().unwrap();
+    (told.acts, told.refused) = *world.acts.lock().unwrap();
     told.forwards = world.forwards.lock().unwrap().len();
     told.unknown = *world.unknown.lock().unwrap();
     let mut faults = std::mem::take(&mut *world.faults.lock().unwrap());
@@ -757,20 +805,51 @@ async fn play(seed: u64) -> (Vec<String>, Told) {
     (faults, told)
 }
 
-/// Looks in now and then, and decides about all that waits.
+/// What is heard of what a person has settled.
+const SETTLED: &[u8] = b"settled by a person";
+
+/// Looks in now and then, and decides about all that waits; meanwhile meddles with what does not wait for him.
 async fn person(dispatch: Arc<Dispatch<Shaky, Fake>>, world: Arc<World>) {
     loop {
-        sleep(Duration::from_secs(15)).await;
+        let pause = world.chance().millis(20_000);
+        sleep(pause).await;
         if *world.closing.lock().unwrap() {
             return;
         }
-        let waiting = std::mem::take(&mut *world.for_review.lock().unwrap());
-        for id in waiting {
-            let act = world.chance().of(&[Act::Resend, Act::Settle, Act::Discard]);
-            if let Err(error) = dispatch.step(id, &Input::Act(act)).await {
-                world.fault(format!("a person's {act:?} was not possible: {error}"));
-            }
+        let waiting = dispatch.store.reviews((Timestamp::EPOCH, LeaseId(0)), 100).await.unwrap();
+        for entry in &waiting {
+            act(&dispatch, &world, entry.id, Some(entry.version)).await;
         }
+        let meddled = {
+            let (written, mut chance) = (world.written.lock().unwrap(), world.chance());
+            if written.is_empty() || !chance.one_in(3) { None } else { Some(chance.of(&written)) }
+        };
+        if let Some(id) = meddled {
+            act(&dispatch, &world, id, None).await;
+        }
+    }
+}
+
+async fn act(dispatch: &Arc<Dispatch<Shaky, Fake>>, world: &World, id: LeaseId, seen: Option<u64>) {
+    let which = world.chance().below(3) as usize;
+    let deed = Deed::ALL[which];
+    let view = dispatch.store.memory.load(Want::Delivery(id), dispatch.clock_now()).await.unwrap();
+    let Some(delivery) = view.delivery(id) else { return };
+    let identities = world.identities(delivery);
+    let body = Some(Box::from(SETTLED));
+    let answer = Arc::new(Answer { status: StatusCode::OK, content_type: None, body });
+    let act = Act { deed, who: "Ada".into(), why: "asked the app".into(), seen, answer };
+    // Before, for once it is done somebody hears of it.
+    if deed == Deed::Settle {
+        world.settled.lock().unwrap().extend(identities.clone());
+    }
+    match dispatch.step(id, &Input::Act(act)).await {
+        Ok(_) => {
+            world.in_hand.lock().unwrap().extend(identities);
+            world.acts.lock().unwrap().0[which] += 1;
+        }
+        Err(StepError::Refused(_)) => world.acts.lock().unwrap().1 += 1,
+        Err(error) => world.fault(format!("a person's {deed:?} was not possible: {error}")),
     }
 }
 
@@ -863,9 +942,13 @@ fn check(heard: &Heard, world: &World) {
         }
         return;
     }
-    // What a person has, or has decided, may be acknowledged without having been accepted.
-    if !heard.status.is_success() || *world.reviewed.lock().unwrap() > 0 {
+    if !heard.status.is_success() {
         return;
+    }
+    let (in_hand, settled) = (world.in_hand.lock().unwrap(), world.settled.lock().unwrap());
+    let was_settled = |(identity, _): &(String, bool)| settled.contains(identity);
+    if heard.body.as_ref().is_ok_and(|body| **body == *SETTLED) && !heard.tag.identities.iter().any(was_settled) {
+        world.fault(format!("{:?} heard that it is settled, and nobody has done that", heard.tag));
     }
     let forwards = world.forwards.lock().unwrap();
     for (identity, windowed) in &heard.tag.identities {
@@ -875,7 +958,8 @@ fn check(heard: &Heard, world: &World) {
                 && forward.identities.iter().any(|(known, _)| known == identity)
                 && (!windowed || forward.start >= heard.came)
         };
-        if !forwards.iter().any(|forward| told(&forward)) {
+        // What a person has, or has decided, may be acknowledged without having been accepted.
+        if !in_hand.contains(identity) && !forwards.iter().any(|forward| told(&forward)) {
             world.fault(format!(
                 "{:?} was told success, and {identity} never got to the app after {:?}",
                 heard.tag, heard.came

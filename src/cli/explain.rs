@@ -172,6 +172,8 @@ impl Explainer {
         };
         let id = LeaseId(self.store.counts().transactions as u64 * 2);
         let arrival = Arrival {
+            source: None,
+            kept: None,
             id,
             next: LeaseId(id.0 + 1),
             events: reading.arriving(),

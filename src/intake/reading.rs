@@ -185,6 +185,7 @@ impl Reading {
     pub fn arriving(&self) -> Vec<Arriving> {
         let arriving = |statement: &Statement| Arriving {
             identified: statement.identified,
+            reference: Arc::from(&*statement.event.reference),
             state: statement.event.state,
             verified: self.signature == Signature::Valid,
             policy: Arc::clone(&statement.policy),

@@ -1,16 +1,18 @@
 //! What every engine has to do, as one suite: `conformance!(engine, make)` runs it on the engine that `make` makes.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, Uri};
 
-use super::{CommitError, Due, Store, Want, memory::Options};
+use super::{CommitError, Due, Lines, Store, Want, memory::Options};
 use crate::{
-    callback::{Answer, Channel, Key},
+    callback::{Answer, Channel, Key, State},
     time::Timestamp,
     transaction::{
-        effect::{Change, Line, LockChange, Transition, View},
+        arrival::Decision,
+        effect::{Change, LockChange, Transition, View},
+        history::{Arrived, Deed, Line, Outcome, Reason, What},
         lock::{Claimed, LeaseId, LockName},
         policy::Policy,
         state::{Carried, Claim, Delivery, Fate, Letter, Phase, StoredRequest, Transaction},
@@ -18,6 +20,8 @@ use crate::{
 };
 
 const T0: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+
+const WAITS: Phase = Phase::Review { since: T0, reason: Reason::Unknown };
 
 fn later(seconds: u64) -> Timestamp {
     T0.after(Duration::from_secs(seconds))
@@ -47,7 +51,7 @@ fn delivery(id: u64, transaction: &str, phase: Phase) -> Delivery {
     let letter = Letter {
         request: Arc::new(request),
         provider: "test",
-        events: vec![Carried { transaction, identity, windowed: false, told: 0, state: None }],
+        events: vec![Carried { reference: "tr".into(), transaction, identity, windowed: false, told: 0, state: None }],
         claimed: claimed("tr"),
         policy: Arc::new(Policy::default()),
         arrived: T0,
@@ -81,8 +85,24 @@ async fn load(store: &impl Store, name: &str, now: Timestamp) -> View {
     store.load(Want::Transactions(&[key(name)], &[]), now).await.unwrap()
 }
 
-fn line(name: &str, what: &'static str) -> Line {
-    Line { at: T0, transaction: key(name), delivery: LeaseId(1), what }
+fn line(name: &str, at: Timestamp, what: What) -> Line {
+    Line { at, transaction: key(name), delivery: Some(LeaseId(1)), attempt: 1, what }
+}
+
+fn comes(name: &str, decision: Decision, reference: &str) -> Line {
+    let arrived = Arrived {
+        decision,
+        reference: reference.into(),
+        provider: "mollie",
+        state: Some(State::Paid),
+        source: Some(Ipv4Addr::LOCALHOST.into()),
+        why: "not seen before".into(),
+    };
+    line(name, T0, What::Arrived(arrived))
+}
+
+async fn lines(store: &impl Store, name: &str) -> Vec<Line> {
+    store.history(Lines::Of(key(name)), 0, usize::MAX).await.unwrap().into_iter().map(|(_, line)| line).collect()
 }
 
 pub(super) async fn a_commit_that_does_not_stand_changes_nothing_at_all<S: Store>(make: impl Fn(Options) -> S) {
@@ -91,11 +111,11 @@ pub(super) async fn a_commit_that_does_not_stand_changes_nothing_at_all<S: Store
     let before = store.counts();
     let all = |transactions, locks| Transition {
         transactions,
-        deliveries: vec![Change::Put(delivery(1, "b", Phase::Queued))],
+        deliveries: vec![Change::Put(delivery(1, "b", Phase::Queued)), Change::Put(delivery(2, "b", WAITS))],
         locks,
         returned: vec![name("hash", "h")],
         links: vec![(name("hash", "h"), name("reference", "tr"))],
-        history: vec![line("b", "first")],
+        history: vec![comes("b", Decision::First, "tr")],
         ..Transition::default()
     };
     let conflict = all(vec![(key("b"), settled(later(60))), (key("a"), settled(later(90)))], vec![enqueue(1, "tr")]);
@@ -104,7 +124,8 @@ pub(super) async fn a_commit_that_does_not_stand_changes_nothing_at_all<S: Store
     assert!(matches!(store.commit(lost, T0).await, Err(CommitError::LeaseLost)));
     assert_eq!(store.counts(), before);
     assert!(load(&store, "b", T0).await.transactions.is_empty());
-    assert!(store.history(key("b")).await.unwrap().is_empty());
+    assert!(lines(&store, "b").await.is_empty() && store.called("tr", 9).await.unwrap().is_empty());
+    assert!(store.reviews((Timestamp::EPOCH, LeaseId(0)), 9).await.unwrap().is_empty());
     let view = store.load(Want::Transactions(&[], &[name("hash", "h")]), T0).await.unwrap();
     assert!(!view.returned && view.linked.is_empty());
 }
@@ -282,14 +303,110 @@ pub(super) async fn above_the_bound_the_settled_are_forgotten_early_and_nothing_
     }
 }
 
-pub(super) async fn history_keeps_the_newest<S: Store>(make: impl Fn(Options) -> S) {
-    let store = make(Options { history: 3, ..Options::default() });
-    for what in ["first", "held", "queued", "in_flight", "accepted"] {
-        store.commit(Transition { history: vec![line("a", what)], ..Transition::default() }, T0).await.unwrap();
+pub(super) async fn history_keeps_the_newest_and_every_line_as_it_was<S: Store>(make: impl Fn(Options) -> S) {
+    let store = make(Options { history: 7, ..Options::default() });
+    let (who, why) = (Arc::from("Ada"), Arc::from("the app has it"));
+    let ended = |outcome, status, why: Option<&str>| What::Ended { outcome, status, why: why.map(Into::into) };
+    let written = [
+        comes("a", Decision::First, "tr_1"),
+        line("a", T0, What::Moved(Phase::Held { until: later(2) })),
+        line("a", T0, What::Moved(Phase::InFlight { lease_until: later(75) })),
+        line("a", later(3), ended(Outcome::Unknown, Some(StatusCode::BAD_GATEWAY), Some("a middle box spoke"))),
+        Line { delivery: None, attempt: 0, ..line("a", later(4), What::Trailing) },
+        line("a", later(5), What::Moved(WAITS)),
+        line("a", later(6), What::Acted { deed: Deed::Settle, who, why }),
+        line("a", later(7), ended(Outcome::Accepted, Some(StatusCode::OK), None)),
+        line("a", later(8), What::Dropped),
+    ];
+    for line in &written {
+        store.commit(Transition { history: vec![line.clone()], ..Transition::default() }, line.at).await.unwrap();
     }
-    let lines = store.history(key("a")).await.unwrap();
-    assert_eq!(lines.iter().map(|line| line.what).collect::<Vec<_>>(), ["queued", "in_flight", "accepted"]);
-    assert!(store.history(key("b")).await.unwrap().is_empty());
+    assert_eq!(lines(&store, "a").await, written[2..]);
+    assert!(lines(&store, "b").await.is_empty());
+}
+
+pub(super) async fn history_is_read_on_from_where_one_was_and_by_time<S: Store>(make: impl Fn(Options) -> S) {
+    let store = make(Options { history: 8, ..Options::default() });
+    for n in 0..12 {
+        let history = vec![line(if n % 2 == 0 { "a" } else { "b" }, later(n), What::Trailing)];
+        store.commit(Transition { history, ..Transition::default() }, later(n)).await.unwrap();
+    }
+    let read = async |of, after, limit| {
+        let lines = store.history(of, after, limit).await.unwrap();
+        let at = |line: &Line| line.at.since(T0).as_secs();
+        (lines.iter().map(|(_, line)| at(line)).collect::<Vec<_>>(), lines.last().map_or(0, |(number, _)| *number))
+    };
+    let (first, seen) = read(Lines::Of(key("a")), 0, 2).await;
+    assert_eq!(first, [4, 6], "four have gone");
+    assert_eq!(read(Lines::Of(key("a")), seen, 9).await.0, [8, 10]);
+    let (some, seen) = read(Lines::Between(later(5), later(10)), 0, 3).await;
+    assert_eq!(some, [5, 6, 7], "from the first moment on");
+    assert_eq!(read(Lines::Between(later(5), later(10)), seen, 9).await.0, [8, 9], "and before the last");
+    assert!(read(Lines::Between(later(5), later(10)), u64::MAX, 9).await.0.is_empty());
+}
+
+pub(super) async fn history_is_kept_for_its_time<S: Store>(make: impl Fn(Options) -> S) {
+    let store = make(Options { history_retention: Duration::from_secs(60), ..Options::default() });
+    for (name, at) in [("a", 0), ("b", 30)] {
+        let history = vec![line(name, later(at), What::Trailing)];
+        store.commit(Transition { history, ..Transition::default() }, later(at)).await.unwrap();
+    }
+    while store.forget(T0.after(Duration::from_millis(59_999)), 1).await.unwrap() {}
+    assert_eq!((lines(&store, "a").await.len(), lines(&store, "b").await.len()), (1, 1));
+    while store.forget(later(60), 1).await.unwrap() {}
+    assert_eq!((lines(&store, "a").await.len(), lines(&store, "b").await.len()), (0, 1));
+}
+
+pub(super) async fn repetitions_are_noted_and_do_not_push_the_rest_of_history_out<S: Store>(
+    make: impl Fn(Options) -> S,
+) {
+    let store = make(Options { history: 40, max_repeats: 5, ..Options::default() });
+    store.note(vec![comes("a", Decision::First, "tr_1"), comes("b", Decision::First, "tr_2")]);
+    for _ in 0..100 {
+        store.note(vec![comes("a", Decision::Replayed, "tr_1")]);
+    }
+    store.note(vec![comes("b", Decision::Joined, "tr_2")]);
+    assert_eq!((lines(&store, "a").await.len(), lines(&store, "b").await.len()), (6, 2));
+    // What has gone from history makes room for new ones.
+    store.note((0..36).map(|_| line("c", T0, What::Trailing)).collect());
+    store.note(vec![comes("a", Decision::Replayed, "tr_1"), comes("a", Decision::Replayed, "tr_1")]);
+    assert_eq!(lines(&store, "a").await.len(), 3);
+}
+
+pub(super) async fn a_reference_leads_to_every_transaction_that_is_called_so<S: Store>(make: impl Fn(Options) -> S) {
+    let store = make(Options::default());
+    for (name, reference) in [("a", "7"), ("b", "7"), ("b", "7"), ("c", "77")] {
+        store.note(vec![comes(name, Decision::First, reference)]);
+    }
+    let called = async |reference, limit| store.called(reference, limit).await.unwrap();
+    assert_eq!(called("7", 9).await, [key("a"), key("b")], "two accounts may use one reference");
+    assert_eq!(called("7", 1).await, [key("a")]);
+    assert!(called("8", 9).await.is_empty());
+}
+
+pub(super) async fn what_waits_for_a_person_is_listed_oldest_first<S: Store>(make: impl Fn(Options) -> S) {
+    let store = make(Options::default());
+    let waits = |since| Phase::Review { since: later(since), reason: Reason::Exhausted };
+    for (id, since) in [(1, 30), (2, 10), (3, 10)] {
+        let put = Change::Put(delivery(id, "a", waits(since)));
+        store.commit(Transition { deliveries: vec![put], ..Transition::default() }, T0).await.unwrap();
+    }
+    let list = async |after, limit| store.reviews(after, limit).await.unwrap();
+    let ids = |all: &[Delivery]| all.iter().map(|delivery| delivery.id.0).collect::<Vec<_>>();
+    let first = list((Timestamp::EPOCH, LeaseId(0)), 2).await;
+    assert_eq!(ids(&first), [2, 3]);
+    assert_eq!(first[0].in_review(), Some((later(10), Reason::Exhausted)));
+    assert_eq!(ids(&list((later(10), LeaseId(3)), 2).await), [1]);
+    assert_eq!((store.counts().review, store.counts().oldest_review), (3, Some(later(10))));
+
+    let again = Delivery { phase: waits(50), ..first[0].clone() };
+    let queued = Delivery { phase: Phase::Queued, ..first[1].clone() };
+    let deliveries = vec![Change::Put(again), Change::Put(queued)];
+    store.commit(Transition { deliveries, ..Transition::default() }, T0).await.unwrap();
+    assert_eq!(ids(&list((Timestamp::EPOCH, LeaseId(0)), 9).await), [1, 2]);
+    let gone = Change::Remove(LeaseId(1), 1);
+    store.commit(Transition { deliveries: vec![gone], ..Transition::default() }, T0).await.unwrap();
+    assert_eq!((store.counts().review, store.counts().oldest_review), (1, Some(later(50))));
 }
 
 /// Runs what is to be done to its end.
@@ -327,5 +444,10 @@ on_every_engine!(
     what_has_expired_is_forgotten_in_steps_and_what_is_unsettled_never,
     a_renewed_identity_is_kept_until_its_new_end,
     above_the_bound_the_settled_are_forgotten_early_and_nothing_else,
-    history_keeps_the_newest,
+    history_keeps_the_newest_and_every_line_as_it_was,
+    history_is_read_on_from_where_one_was_and_by_time,
+    history_is_kept_for_its_time,
+    repetitions_are_noted_and_do_not_push_the_rest_of_history_out,
+    a_reference_leads_to_every_transaction_that_is_called_so,
+    what_waits_for_a_person_is_listed_oldest_first,
 );

@@ -1,19 +1,21 @@
 //! The engine that keeps everything in memory: exact while the process lives, empty when it starts.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque, hash_map::Entry},
+    ops::Bound,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use super::{CommitError, Counts, Due, Store, StoreError, Want};
+use super::{CommitError, Counts, Due, Lines, Store, StoreError, Want};
 use crate::{
     callback::Key,
     time::Timestamp,
     transaction::{
-        effect::{Change, Line, LockChange, Transition, View},
+        effect::{Change, LockChange, Transition, View},
+        history::{Line, What},
         lock::{LeaseId, LockName, Table},
-        state::{Delivery, Fate, Phase, Transaction},
+        state::{Delivery, Fate, Transaction},
     },
 };
 
@@ -28,6 +30,10 @@ pub struct Options {
     pub max_leases: usize,
     /// Lines of history kept in all.
     pub history: usize,
+    /// How long they are kept.
+    pub history_retention: Duration,
+    /// Lines about repetitions that are kept of one transaction.
+    pub max_repeats: usize,
     /// How long links and the passing of returns are remembered.
     pub names_retained: Duration,
     /// So often at most; above, what would be forgotten first is forgotten early.
@@ -41,6 +47,8 @@ impl Default for Options {
             max_remembered: 2_000_000,
             max_leases: 100_000,
             history: 4096,
+            history_retention: Duration::from_secs(90 * 24 * 3600),
+            max_repeats: 50,
             names_retained: Duration::from_secs(3600),
             max_names: 200_000,
         }
@@ -75,7 +83,11 @@ struct Inner {
     names: HashMap<Key, Remembered>,
     names_expiring: VecDeque<(Timestamp, Key)>,
     history: VecDeque<Line>,
-    review: usize,
+    /// How many lines have gone from its front.
+    history_gone: u64,
+    /// How many of its lines tell of repetitions of a transaction.
+    repeats: HashMap<Key, usize>,
+    review: BTreeSet<(Timestamp, LeaseId)>,
     evicted: u64,
 }
 
@@ -114,7 +126,9 @@ impl Memory {
             names: HashMap::new(),
             names_expiring: VecDeque::new(),
             history: VecDeque::new(),
-            review: 0,
+            history_gone: 0,
+            repeats: HashMap::new(),
+            review: BTreeSet::new(),
             evicted: 0,
         };
         Self { options, inner: Mutex::new(inner) }
@@ -164,11 +178,40 @@ impl Store for Memory {
     }
 
     async fn forget(&self, now: Timestamp, limit: usize) -> Result<bool, StoreError> {
-        Ok(self.lock().forget(now, limit, self.options.max_remembered))
+        Ok(self.lock().forget(now, limit, &self.options))
     }
 
-    async fn history(&self, transaction: Key) -> Result<Vec<Line>, StoreError> {
-        Ok(self.lock().history.iter().filter(|line| line.transaction == transaction).cloned().collect())
+    fn note(&self, lines: Vec<Line>) {
+        let mut inner = self.lock();
+        lines.into_iter().for_each(|line| inner.write_line(line, &self.options));
+    }
+
+    async fn history(&self, lines: Lines, after: u64, limit: usize) -> Result<Vec<(u64, Line)>, StoreError> {
+        let inner = self.lock();
+        let wanted = |line: &Line| match lines {
+            Lines::Of(transaction) => line.transaction == transaction,
+            Lines::Between(from, to) => from <= line.at && line.at < to,
+        };
+        let seen = usize::try_from(after.saturating_sub(inner.history_gone)).unwrap_or(usize::MAX);
+        let numbered = (inner.history_gone + 1..).zip(&inner.history).skip(seen);
+        Ok(numbered.filter(|(_, line)| wanted(line)).take(limit).map(|(number, line)| (number, line.clone())).collect())
+    }
+
+    async fn called(&self, reference: &str, limit: usize) -> Result<Vec<Key>, StoreError> {
+        let mut found = Vec::new();
+        for line in &self.lock().history {
+            let What::Arrived(arrived) = &line.what else { continue };
+            if *arrived.reference == *reference && found.len() < limit && !found.contains(&line.transaction) {
+                found.push(line.transaction);
+            }
+        }
+        Ok(found)
+    }
+
+    async fn reviews(&self, after: (Timestamp, LeaseId), limit: usize) -> Result<Vec<Delivery>, StoreError> {
+        let inner = self.lock();
+        let waiting = inner.review.range((Bound::Excluded(after), Bound::Unbounded)).take(limit);
+        Ok(waiting.filter_map(|(_, id)| inner.deliveries.get(id)).cloned().collect())
     }
 
     fn counts(&self) -> Counts {
@@ -179,7 +222,8 @@ impl Store for Memory {
             deliveries: inner.deliveries.len(),
             in_flight: inner.locks.taken(),
             leases: inner.locks.len(),
-            review: inner.review,
+            review: inner.review.len(),
+            oldest_review: inner.review.first().map(|(since, _)| *since),
             evicted: inner.evicted,
             next_due: [next(&inner.due), next(&inner.leases_due)].into_iter().flatten().min(),
         }
@@ -285,10 +329,37 @@ impl Inner {
             self.link(b, a, until, now);
         }
         for line in transition.history {
-            if self.history.len() >= options.history {
-                self.history.pop_front();
+            self.write_line(line, options);
+        }
+    }
+
+    fn write_line(&mut self, line: Line, options: &Options) {
+        if options.history == 0 {
+            return;
+        }
+        if line.is_repeat() {
+            let count = self.repeats.entry(line.transaction).or_default();
+            if *count >= options.max_repeats {
+                return;
             }
-            self.history.push_back(line);
+            *count += 1;
+        }
+        while self.history.len() >= options.history {
+            self.forget_line();
+        }
+        self.history.push_back(line);
+    }
+
+    fn forget_line(&mut self) {
+        let Some(line) = self.history.pop_front() else { return };
+        self.history_gone += 1;
+        if line.is_repeat()
+            && let Entry::Occupied(mut count) = self.repeats.entry(line.transaction)
+        {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
         }
     }
 
@@ -317,20 +388,26 @@ impl Inner {
             }
             Change::Remove(id, _) => (id, None),
         };
-        let in_review = |delivery: &Delivery| usize::from(matches!(delivery.phase, Phase::Review { .. }));
         if let Some(next) = &next {
-            self.review += in_review(next);
+            if let Some((since, _)) = next.in_review() {
+                self.review.insert((since, id));
+            }
             if let Some(due) = next.due() {
                 self.due.insert((due, id));
             }
         }
         let due = next.as_ref().and_then(Delivery::due);
+        let in_review = next.as_ref().and_then(Delivery::in_review);
         let before = match next {
             Some(next) => self.deliveries.insert(id, next),
             None => self.deliveries.remove(&id),
         };
         if let Some(before) = before {
-            self.review -= in_review(&before);
+            if let Some((since, _)) =
+                before.in_review().filter(|(since, _)| Some(*since) != in_review.map(|(at, _)| at))
+            {
+                self.review.remove(&(since, id));
+            }
             if let Some(at) = before.due().filter(|at| Some(*at) != due) {
                 self.due.remove(&(at, id));
             }
@@ -396,8 +473,15 @@ impl Inner {
         }
     }
 
-    fn forget(&mut self, now: Timestamp, limit: usize, max_remembered: usize) -> bool {
+    fn forget(&mut self, now: Timestamp, limit: usize, options: &Options) -> bool {
         let mut left = limit;
+        while self.history.front().is_some_and(|line| line.at.after(options.history_retention) <= now) {
+            if left == 0 {
+                return true;
+            }
+            left -= 1;
+            self.forget_line();
+        }
         while self.names_expiring.front().is_some_and(|(until, _)| *until <= now) {
             if left == 0 {
                 return true;
@@ -409,7 +493,7 @@ impl Inner {
             let Some(mut bucket) = self.expiring.first_entry() else { return false };
             let minute = *bucket.key();
             let early = u64::from(minute) * MINUTE > now.as_millis();
-            if early && self.remembered <= max_remembered {
+            if early && self.remembered <= options.max_remembered {
                 return false;
             }
             left -= 1;

@@ -1,9 +1,10 @@
 //! What follows when a webhook has been read whole: what each of its events is, and what becomes of the request.
 
-use std::sync::Arc;
+use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
 use super::{
-    effect::{Change, Effect, LEASE_MARGIN, Line, Transition, View, queue, writable},
+    effect::{Change, Effect, LEASE_MARGIN, Transition, View, queue, writable},
+    history::{Arrived, Line, Reason, What},
     identity::Identified,
     lock::{Claimed, LeaseId},
     policy::{OnDuplicate, Policy, Treatment},
@@ -19,6 +20,8 @@ use crate::{
 pub struct Arriving {
     /// Its keys.
     pub identified: Identified,
+    /// The provider's id of the payment, for people.
+    pub reference: Arc<str>,
     /// What it says happened.
     pub state: Option<State>,
     /// Whether a signature vouches for what it tells.
@@ -38,10 +41,14 @@ pub struct Arrival {
     pub events: Vec<Arriving>,
     /// The provider's name.
     pub provider: &'static str,
+    /// Who sent it, as far as that is known.
+    pub source: Option<IpAddr>,
     /// What the app shall see.
     pub request: Arc<StoredRequest>,
     /// What it must not overlap with.
     pub claimed: Claimed,
+    /// Whether it is kept for a person instead of being forwarded; as what, and why.
+    pub kept: Option<(Decision, Reason)>,
 }
 
 /// What the gate made of one event; a label in metrics and a line of history.
@@ -113,6 +120,8 @@ pub enum Course {
     Refuse,
     /// It goes to the app under the lock, and nothing is remembered of it.
     Unremembered,
+    /// It is kept for a person; its caller hears that it shall try again later.
+    Keep,
     /// It goes to the app as if there were no gate (`shadow`).
     Shadow,
 }
@@ -135,6 +144,10 @@ pub fn arrive(view: &View, arrival: Arrival, now: Timestamp) -> (Decided, Transi
     if let Some(chosen) = brings_something_new(&arrival, &findings) {
         return deliver(view, arrival, &findings, chosen, now);
     }
+    if let Some(stale) = stale_for_a_person(&arrival, &findings) {
+        let arrival = Arrival { kept: Some((Decision::Stale, Reason::Stale)), ..arrival };
+        return deliver(view, arrival, &findings, stale, now);
+    }
     let decisions = findings.iter().map(|finding| finding.decision).collect();
     let mut transition = Transition::default();
     let single = findings.len() == 1;
@@ -144,6 +157,7 @@ pub fn arrive(view: &View, arrival: Arrival, now: Timestamp) -> (Decided, Transi
             // One of several events: hear its end, then look at the whole again.
             Course::Wait(delivery) if !single => (Course::Again(*delivery), "an event of it is on its way elsewhere"),
             Course::Replay(_) if !single => (Course::Ack, "nothing in the batch is new"),
+            Course::Keep => (Course::Retryable, finding.why),
             other => (other.clone(), finding.why),
         };
         let weight = |course: &Course| match course {
@@ -157,6 +171,8 @@ pub fn arrive(view: &View, arrival: Arrival, now: Timestamp) -> (Decided, Transi
             course = Some((heard, why));
         }
         remember_repeat(view, event, finding, &arrival, now, &mut transition);
+        let line = arrived(event, finding.decision, finding.why, &arrival, now);
+        transition.history.push(Line { delivery: pending(view, event), ..line });
     }
     let (mut course, why) = course.unwrap_or((Course::Unremembered, "no event"));
     if arrival.events.iter().any(|event| event.policy.shadow) {
@@ -228,8 +244,7 @@ fn find_new(transaction: Option<&Transaction>, event: &Arriving, now: Timestamp)
                 Treatment::Ack => Course::Ack,
                 Treatment::Refuse => Course::Refuse,
                 Treatment::Forward => Course::Unremembered,
-                // Until somebody can look at it, the provider shall keep it.
-                Treatment::Review => Course::Retryable,
+                Treatment::Review => Course::Keep,
             };
             let why = "an older state than one already delivered";
             return Finding { decision: Decision::Stale, course, why, trailing: false };
@@ -258,14 +273,53 @@ fn find_pending(delivery: &Delivery, claim: &Claim, event: &Arriving, now: Times
         Phase::InFlight { .. } => (Course::Wait(delivery.id), "another is in the app"),
         Phase::Unknown { .. } => (Course::Retryable, "it is unknown whether the app got it"),
         Phase::Retrying { .. } => (Course::Retryable, "a failed try will be repeated"),
-        Phase::Review { since } if now < since.after(policy.review_retryable) => {
+        Phase::Review { .. } if contradicts(event, claim) => {
+            let why = "the same event tells another state than the one that waits for a person";
+            return Finding { decision: Decision::Conflict, course: Course::Unremembered, why, trailing: false };
+        }
+        Phase::Review { since, .. } if now < since.after(policy.review_retryable) => {
             (Course::Retryable, "it waits for a person")
+        }
+        // It may tell of a change, and nobody is to wait for days to hear of it.
+        Phase::Review { .. } if event.identified.windowed => {
+            let why = "it may tell something new, while another waits for a person";
+            return Finding { decision: Decision::NewState, course: Course::Unremembered, why, trailing: false };
         }
         Phase::Review { .. } => (Course::Ack, "it waits for a person, who has the request"),
     };
     let in_flight = matches!(delivery.phase, Phase::InFlight { .. });
     let trailing = in_flight && event.identified.windowed && event.policy.trailing && !event.policy.shadow;
     Finding { decision: Decision::Joined, course, why, trailing }
+}
+
+/// Where what is stale is kept for a person: the event, if nothing that came with it has to be waited for.
+fn stale_for_a_person(arrival: &Arrival, findings: &[Finding]) -> Option<usize> {
+    let at_rest = |finding: &Finding| matches!(finding.course, Course::Keep | Course::Replay(_) | Course::Ack);
+    let in_shadow = arrival.events.iter().any(|event| event.policy.shadow);
+    let kept = findings.iter().position(|finding| finding.course == Course::Keep);
+    kept.filter(|_| !in_shadow && findings.iter().all(at_rest))
+}
+
+/// The delivery in which this event's identity is under way.
+fn pending(view: &View, event: &Arriving) -> Option<LeaseId> {
+    let claim = view.transaction(event.identified.transaction)?.claim(event.identified.identity)?;
+    match claim.fate {
+        Fate::Pending(id) => Some(id),
+        Fate::Settled { .. } => None,
+    }
+}
+
+fn arrived(event: &Arriving, decision: Decision, why: &'static str, arrival: &Arrival, now: Timestamp) -> Line {
+    let arrived = Arrived {
+        decision,
+        reference: Arc::clone(&event.reference),
+        provider: arrival.provider,
+        state: event.state,
+        source: arrival.source,
+        why: Cow::Borrowed(why),
+    };
+    let (transaction, what) = (event.identified.transaction, What::Arrived(arrived));
+    Line { at: now, transaction, delivery: Some(arrival.id), attempt: 0, what }
 }
 
 const fn is_new(decision: Decision) -> bool {
@@ -292,11 +346,16 @@ fn deliver(
     let mut transition = Transition::default();
     let mut decisions = Vec::with_capacity(findings.len());
     for (event, finding) in arrival.events.iter().zip(findings) {
-        if !is_new(finding.decision) {
-            decisions.push(Decision::Repeated);
+        let decision = match arrival.kept {
+            Some((kept, _)) if is_new(finding.decision) || finding.course == Course::Keep => kept,
+            None if is_new(finding.decision) => finding.decision,
+            _ => Decision::Repeated,
+        };
+        decisions.push(decision);
+        transition.history.push(arrived(event, decision, finding.why, &arrival, now));
+        if decision == Decision::Repeated {
             continue;
         }
-        decisions.push(finding.decision);
         let keys = event.identified;
         let transaction = writable(view, &mut transition.transactions, keys.transaction);
         transaction.forget_expired(now);
@@ -309,17 +368,16 @@ fn deliver(
             told: keys.told,
             window: keys.windowed.then(|| Box::new(Window { until: opened, next: None })),
         });
-        transition.history.push(Line {
-            at: now,
-            transaction: keys.transaction,
-            delivery: arrival.id,
-            what: finding.decision.as_str(),
-        });
-        if finding.decision == Decision::Conflict {
-            transition.effects.push(Effect::Alarm(arrival.id, finding.why));
-        }
     }
     let why = findings[chosen].why;
+    if decisions.contains(&Decision::Conflict) && !shadow {
+        // It goes its way, and somebody has to look at it all the same: an entry that claims nothing.
+        for_a_person(arrival.next, arrival.clone(), &policy, Reason::Conflict, now, &mut transition);
+    }
+    if let Some((_, reason)) = arrival.kept {
+        for_a_person(arrival.id, arrival, &policy, reason, now, &mut transition);
+        return (Decided { decisions, course: Course::Keep, why }, transition);
+    }
     let phase = if shadow {
         Phase::InFlight { lease_until: now.after(policy.timeout + LEASE_MARGIN) }
     } else if policy.hold.is_zero() || view.returned {
@@ -337,8 +395,28 @@ fn deliver(
     (Decided { decisions, course, why }, transition)
 }
 
+/// Makes an arrival a delivery that waits for a person.
+fn for_a_person(
+    id: LeaseId,
+    arrival: Arrival,
+    policy: &Arc<Policy>,
+    reason: Reason,
+    now: Timestamp,
+    transition: &mut Transition,
+) {
+    let phase = Phase::Review { since: now, reason };
+    let delivery = new_delivery(id, arrival, Arc::clone(policy), phase, now);
+    for event in &delivery.letter.events {
+        let (transaction, what) = (event.transaction, What::Moved(phase));
+        transition.history.push(Line { at: now, transaction, delivery: Some(id), attempt: 0, what });
+    }
+    transition.deliveries.push(Change::Put(delivery));
+    transition.effects.push(Effect::Alarm(id, reason.told()));
+}
+
 fn new_delivery(id: LeaseId, arrival: Arrival, policy: Arc<Policy>, phase: Phase, now: Timestamp) -> Delivery {
     let carried = |event: &Arriving| Carried {
+        reference: Arc::clone(&event.reference),
         transaction: event.identified.transaction,
         identity: event.identified.identity,
         windowed: event.identified.windowed,
@@ -390,7 +468,8 @@ fn follow_up(view: &View, event: &Arriving, arrival: &Arrival, now: Timestamp, t
     let Some(window) = transaction.claim_mut(keys.identity).and_then(|claim| claim.window.as_mut()) else { return };
     window.next = Some(arrival.next);
     let until = window.until.max(now);
-    transition.history.push(Line { at: now, transaction: keys.transaction, delivery: arrival.next, what: "trailing" });
+    let (delivery, what) = (Some(arrival.next), What::Trailing);
+    transition.history.push(Line { at: now, transaction: keys.transaction, delivery, attempt: 0, what });
     // One delivery follows for the whole of a batch, when the last of its windows ends.
     if let Some(Change::Put(Delivery { phase: Phase::Held { until: sooner }, .. })) = transition.deliveries.first_mut()
     {

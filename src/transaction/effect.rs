@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
+    history::{Deed, Line, Outcome},
     lock::{Claimed, LeaseId, LockName},
     state::{Delivery, Transaction, Window},
 };
@@ -50,27 +51,37 @@ pub enum Ending {
 }
 
 impl Ending {
+    /// The same without what belongs to it.
+    #[must_use]
+    pub const fn outcome(&self) -> Outcome {
+        match self {
+            Self::Accepted(_) => Outcome::Accepted,
+            Self::Rejected(_) => Outcome::Rejected,
+            Self::NotSent(_) => Outcome::NotSent,
+            Self::Unknown(..) => Outcome::Unknown,
+        }
+    }
+
     /// The word in metrics and history.
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
-        match self {
-            Self::Accepted(_) => "accepted",
-            Self::Rejected(_) => "rejected",
-            Self::NotSent(_) => "not_sent",
-            Self::Unknown(..) => "unknown",
-        }
+        self.outcome().as_str()
     }
 }
 
-/// What a person decided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Act {
-    /// Send it again.
-    Resend,
-    /// The app has it: remember it as accepted.
-    Settle,
-    /// It shall not be sent; remember it all the same.
-    Discard,
+/// What a person decided about a delivery that waits for one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Act {
+    /// What shall be done.
+    pub deed: Deed,
+    /// Who says so.
+    pub who: Arc<str>,
+    /// Why.
+    pub why: Arc<str>,
+    /// The version that he has seen; `None` where he acts on whatever is there.
+    pub seen: Option<u64>,
+    /// What redeliveries hear of what is settled: the provider's own acknowledgement.
+    pub answer: Arc<Answer>,
 }
 
 /// Whatever comes back from the world about one delivery.
@@ -128,19 +139,6 @@ pub enum Effect {
     Tell(LeaseId, Ending),
     /// A person has to look at it.
     Alarm(LeaseId, &'static str),
-}
-
-/// One line of a transaction's history.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
-    /// When.
-    pub at: Timestamp,
-    /// Whose.
-    pub transaction: Key,
-    /// In which delivery.
-    pub delivery: LeaseId,
-    /// What: a decision, a phase, an outcome, an act.
-    pub what: &'static str,
 }
 
 /// What shall be known and done: one atomic commit, and effects after it.

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Uri};
 
 use super::{
+    history::Reason,
     lock::{Claimed, LeaseId},
     policy::Policy,
 };
@@ -126,8 +127,10 @@ pub struct Window {
 }
 
 /// One event as a delivery carries it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Carried {
+    /// The provider's id of the payment, for people.
+    pub reference: Arc<str>,
     /// Its transaction.
     pub transaction: Key,
     /// Its identity.
@@ -203,7 +206,24 @@ pub enum Phase {
     Review {
         /// Since when.
         since: Timestamp,
+        /// Why.
+        reason: Reason,
     },
+}
+
+impl Phase {
+    /// The word for it, in logs, in the API and in history.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Held { .. } => "held",
+            Self::Queued => "queued",
+            Self::InFlight { .. } => "in_flight",
+            Self::Unknown { .. } => "unknown",
+            Self::Retrying { .. } => "retrying",
+            Self::Review { .. } => "review",
+        }
+    }
 }
 
 impl Delivery {
@@ -220,25 +240,25 @@ impl Delivery {
         }
     }
 
+    /// Since when, and why, it waits for a person; `None` where it does not.
+    #[must_use]
+    pub const fn in_review(&self) -> Option<(Timestamp, Reason)> {
+        match self.phase {
+            Phase::Review { since, reason } => Some((since, reason)),
+            Phase::Held { .. }
+            | Phase::Queued
+            | Phase::InFlight { .. }
+            | Phase::Unknown { .. }
+            | Phase::Retrying { .. } => None,
+        }
+    }
+
     /// Whether those who wait on it will be told of an end without anybody doing anything.
     #[must_use]
     pub const fn is_under_way(&self) -> bool {
         match self.phase {
             Phase::Held { .. } | Phase::Queued | Phase::InFlight { .. } => true,
             Phase::Unknown { .. } | Phase::Retrying { .. } | Phase::Review { .. } => false,
-        }
-    }
-
-    /// The word for the phase, in logs and history.
-    #[must_use]
-    pub const fn phase_name(&self) -> &'static str {
-        match self.phase {
-            Phase::Held { .. } => "held",
-            Phase::Queued => "queued",
-            Phase::InFlight { .. } => "in_flight",
-            Phase::Unknown { .. } => "unknown",
-            Phase::Retrying { .. } => "retrying",
-            Phase::Review { .. } => "review",
         }
     }
 

@@ -6,9 +6,8 @@
 use std::sync::Arc;
 
 use super::{
-    effect::{
-        Act, Change, Effect, Ending, Input, LEASE_MARGIN, Line, LockChange, OPEN, Transition, View, queue, writable,
-    },
+    effect::{Act, Change, Effect, Ending, Input, LEASE_MARGIN, LockChange, OPEN, Transition, View, queue, writable},
+    history::{Deed, Line, Reason, What},
     lock::LeaseId,
     policy::{OnUnknown, Order},
     state::{Carried, Claim, Delivery, Fate, Phase, Transaction, Window},
@@ -30,6 +29,12 @@ pub enum Refused {
     /// The delivery is in a phase in which this can't happen.
     #[error("this can't happen to a delivery in this phase")]
     OutOfTurn,
+    /// A person wants it sent again, and the app may still be at work on it.
+    #[error("the app may still be at work on it: two at a time would be worse than to wait until `quiet` is over")]
+    AtWork,
+    /// A person acts on what he saw, and it is not so any more.
+    #[error("it has changed since it was looked at: look again")]
+    Changed,
 }
 
 /// Decides whatever comes back from the world about the delivery `id`.
@@ -60,12 +65,16 @@ pub fn apply(view: &View, id: LeaseId, input: Input, now: Timestamp) -> Result<T
             Ending::Unknown(why, answer) => step.unknown(why, answer),
             Ending::Rejected(_) | Ending::NotSent(_) => step.failed(ending),
         },
-        // The sender was taken for dead and was not: its outcome is still the truth about this try.
-        (Input::Ended { ending: Ending::Accepted(answer), .. }, Phase::Unknown { .. }) => step.accepted(&answer),
+        // The sender was taken for dead and was not: its outcome is still the truth about this try, as long as no other
+        // was begun, whatever was decided meanwhile.
+        (
+            Input::Ended { ending: Ending::Accepted(answer), .. },
+            Phase::Unknown { .. } | Phase::Queued | Phase::Review { reason: Reason::Unknown, .. },
+        ) if delivery.attempts > 0 => step.accepted(&answer),
         (Input::Ended { .. }, _) => return Err(Refused::Fenced),
-        // The app may still be at work on it: two at a time are worse than a person who comes again after `quiet`.
-        (Input::Act(Act::Resend), Phase::Unknown { .. }) => return Err(Refused::OutOfTurn),
-        (Input::Act(act), Phase::Unknown { .. } | Phase::Review { .. } | Phase::Retrying { .. }) => step.act(act),
+        (Input::Act(Act { seen: Some(seen), .. }), _) if seen != delivery.version => return Err(Refused::Changed),
+        (Input::Act(Act { deed: Deed::Resend, .. }), Phase::Unknown { .. }) => return Err(Refused::AtWork),
+        (Input::Act(act), Phase::Unknown { .. } | Phase::Review { .. } | Phase::Retrying { .. }) => step.act(&act),
         (Input::Act(_), _) => return Err(Refused::OutOfTurn),
     }
     Ok(step.out)
@@ -82,7 +91,7 @@ struct Step<'a> {
 impl Step<'_> {
     fn put(&mut self, phase: Phase) {
         self.delivery.phase = phase;
-        self.note(self.delivery.phase_name());
+        self.note(&What::Moved(phase));
         self.out.deliveries.push(Change::Put(self.delivery.clone()));
     }
 
@@ -90,10 +99,17 @@ impl Step<'_> {
         self.out.deliveries.push(Change::Remove(self.delivery.id, self.delivery.version));
     }
 
-    fn note(&mut self, what: &'static str) {
-        let Some(first) = self.delivery.letter.events.first() else { return };
-        let line = Line { at: self.now, transaction: first.transaction, delivery: self.delivery.id, what };
-        self.out.history.push(line);
+    /// A line in the history of each transaction that it carries something of.
+    fn note(&mut self, what: &What) {
+        let Delivery { id, attempts, letter, .. } = &self.delivery;
+        for (index, event) in letter.events.iter().enumerate() {
+            let transaction = event.transaction;
+            if letter.events[..index].iter().any(|other| other.transaction == transaction) {
+                continue;
+            }
+            let (at, what) = (self.now, what.clone());
+            self.out.history.push(Line { at, transaction, delivery: Some(*id), attempt: *attempts, what });
+        }
     }
 
     fn transaction(&mut self, key: Key) -> &mut Transaction {
@@ -142,7 +158,7 @@ impl Step<'_> {
         }
         if predecessors.is_empty() && !self.is_claimed() {
             // All whom it stood for have heard of a failure.
-            self.note("dropped");
+            self.note(&What::Dropped);
             return self.remove();
         }
         for (transaction, identity, _) in predecessors {
@@ -174,17 +190,22 @@ impl Step<'_> {
     }
 
     fn accepted(&mut self, answer: &Arc<Answer>) {
+        let accepted = Ending::Accepted(Arc::clone(answer));
+        self.note(&Line::ended(&accepted));
         self.settle(answer);
         let (id, linger) = (self.delivery.id, self.delivery.letter.policy.linger);
-        let change =
-            if linger.is_zero() { LockChange::Release(id) } else { LockChange::Linger(id, self.now.after(linger)) };
+        // What is known late may be queued for another try, which must not come.
+        let change = if linger.is_zero() || self.delivery.phase == Phase::Queued {
+            LockChange::Release(id)
+        } else {
+            LockChange::Linger(id, self.now.after(linger))
+        };
         self.out.locks.push(change);
-        self.out.effects.push(Effect::Tell(id, Ending::Accepted(Arc::clone(answer))));
+        self.out.effects.push(Effect::Tell(id, accepted));
     }
 
     /// Remembers every event it carried as settled, and sets going what had to wait for that.
     fn settle(&mut self, answer: &Arc<Answer>) {
-        self.note("accepted");
         self.remove();
         let (now, letter) = (self.now, Arc::clone(&self.delivery.letter));
         for event in &letter.events {
@@ -226,7 +247,7 @@ impl Step<'_> {
 
     fn failed(&mut self, ending: Ending) {
         let id = self.delivery.id;
-        self.note(ending.as_str());
+        self.note(&Line::ended(&ending));
         self.out.locks.push(LockChange::Release(id));
         self.out.effects.push(Effect::Tell(id, ending));
         self.drop_followers();
@@ -234,14 +255,18 @@ impl Step<'_> {
             // Shared with those who waited, and forgotten: the next redelivery gets a real try.
             self.forget();
         } else if self.attempted_enough() {
-            self.out.effects.push(Effect::Alarm(id, "every try failed"));
-            self.put(Phase::Review { since: self.now });
+            self.for_review(Reason::Exhausted);
         } else {
             // A try that never got to the app counts too, or a dead app would be tried without end.
             self.delivery.attempts += u32::from(self.delivery.phase == Phase::Queued);
             let at = self.now.after(self.delivery.backoff());
             self.put(Phase::Retrying { at });
         }
+    }
+
+    fn for_review(&mut self, reason: Reason) {
+        self.out.effects.push(Effect::Alarm(self.delivery.id, reason.told()));
+        self.put(Phase::Review { since: self.now, reason });
     }
 
     fn attempted_enough(&self) -> bool {
@@ -291,8 +316,10 @@ impl Step<'_> {
     fn unknown(&mut self, why: String, answer: Option<Arc<Answer>>) {
         let id = self.delivery.id;
         self.drop_followers();
+        let unknown = Ending::Unknown(why, answer);
+        self.note(&Line::ended(&unknown));
         // The lease is not given back: the app may still be at work.
-        self.out.effects.push(Effect::Tell(id, Ending::Unknown(why, answer)));
+        self.out.effects.push(Effect::Tell(id, unknown));
         self.put(Phase::Unknown { since: self.now });
     }
 
@@ -313,31 +340,40 @@ impl Step<'_> {
                     Order::Strict => LockChange::Names(id),
                 };
                 self.out.locks.push(change);
-                self.out.effects.push(Effect::Alarm(id, "it is unknown whether the app got it"));
-                self.put(Phase::Review { since: self.now });
+                self.for_review(Reason::Unknown);
             }
         }
     }
 
-    fn act(&mut self, act: Act) {
+    fn act(&mut self, Act { deed, who, why, answer, .. }: &Act) {
         let id = self.delivery.id;
-        match act {
-            Act::Resend => {
-                self.note("resend");
+        self.note(&What::Acted { deed: *deed, who: Arc::clone(who), why: Arc::clone(why) });
+        match deed {
+            Deed::Resend => {
                 self.delivery.owed = true;
                 self.out.locks.push(LockChange::Requeue(id, self.delivery.letter.claimed.clone()));
                 self.put(Phase::Queued);
             }
-            Act::Settle | Act::Discard => {
-                self.note(if act == Act::Settle { "settle" } else { "discard" });
-                let nothing = Answer { status: http::StatusCode::OK, content_type: None, body: None };
-                self.out.locks.push(match self.delivery.phase {
-                    // Whatever is decided about it, the app may still be at work on it.
-                    Phase::Unknown { since } => LockChange::Keep(id, since.after(self.delivery.letter.policy.quiet)),
-                    _ => LockChange::Release(id),
-                });
-                self.settle(&Arc::new(nothing));
+            Deed::Settle => {
+                self.leave();
+                self.settle(answer);
+                self.out.effects.push(Effect::Tell(id, Ending::Accepted(Arc::clone(answer))));
+            }
+            Deed::Discard => {
+                self.leave();
+                self.forget();
+                let told = format!("{who} has discarded it");
+                self.out.effects.push(Effect::Tell(id, Ending::Unknown(told, None)));
             }
         }
+    }
+
+    /// Gives the lease back; but whatever is decided about it, the app may still be at work on it.
+    fn leave(&mut self) {
+        let id = self.delivery.id;
+        self.out.locks.push(match self.delivery.phase {
+            Phase::Unknown { since } => LockChange::Keep(id, since.after(self.delivery.letter.policy.quiet)),
+            _ => LockChange::Release(id),
+        });
     }
 }
