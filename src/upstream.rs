@@ -1,11 +1,14 @@
 //! The one door to the app: connections on which a request is sent once, or provably not at all.
 //!
-//! hyper's low-level connections are used, not its pooled client: nothing here ever sends a request again by itself.
-//! A connection is driven by the task that uses it. That spares a second task and its wake-ups, and dropping what one
-//! holds of a connection closes it at once.
+//! HTTP/1.1 towards the app is our own, small and strict: nothing here ever sends a request again by itself, and an
+//! answer whose end two readers could find in two places is none. A connection is driven by the task that uses it, so
+//! that a request costs no second task and no wake-ups, and dropping what one holds of a connection closes it at once.
 
 mod body;
+mod chunks;
 mod connect;
+mod head;
+mod outgoing;
 mod pool;
 mod reach;
 mod stream;
@@ -13,23 +16,23 @@ mod stream;
 use std::{
     future::poll_fn,
     path::PathBuf,
-    pin::pin,
     sync::Arc,
-    task::{Context, Waker},
     time::Duration,
 };
 
 use http::{Request, Response, StatusCode};
-use tokio::task::coop::unconstrained;
 
 pub use self::{
     body::{Answer, BodyError, Payload, TrailerFilter},
     connect::{NotSent, UpstreamError},
     reach::Reach,
+    stream::Tunnel,
 };
 use self::{
     connect::Connector,
-    pool::{Live, Pool},
+    head::Head,
+    outgoing::Outgoing,
+    pool::{Broke, Live, Pool},
 };
 
 /// Where the app is, and how long we wait for it.
@@ -220,51 +223,45 @@ impl Connection {
         self
     }
 
-    /// Sends the request, once, and waits for the head of the answer. The request target is in origin form.
+    /// Sends the request, once, and waits for the head of the answer. The request target is in origin form; the framing
+    /// follows from the body, whatever the fields say.
     ///
-    /// An answer of 101 carries hyper's upgrade.
+    /// An answer of 101 carries the stream on which the other protocol is spoken.
     ///
     /// # Errors
     /// With what is known of the request's fate.
     pub async fn send(self, request: Request<Payload>) -> Result<Response<Answer>, SendError> {
         let Self { mut live, timeout, stall, .. } = self;
-        live.trace.begin();
-        let trace = Arc::clone(&live.trace);
-        let request = request.map(|body| body.traced(&trace));
-        // Outside of the task's budget: the waker below wakes nobody, so that this must never yield by itself.
-        let mut reply = pin!(unconstrained(live.sender.try_send_request(request)));
-        let head = poll_fn(|cx| {
-            live.poll_driver(cx);
-            // Only the driver above answers, so that nothing else need wake us.
-            reply.as_mut().poll(&mut Context::from_waker(Waker::noop()))
-        });
-        match tokio::time::timeout(timeout, head).await {
-            Ok(Ok(response)) => Ok(answered(response, live, stall)),
-            Ok(Err(mut error)) => {
-                let request = error.take_message();
-                let error = error.into_error();
-                // A body that breaks off before its first byte is the caller's fault, and not the app's.
-                let broke_off = request.is_none() && error.is_user();
-                Err(if broke_off {
-                    Unknown::Request(cause(&error)).into()
-                } else if request.is_some() || !trace.wrote() {
-                    SendError::NotSent { cause: NotSent::Dead(cause(&error)), request: request.map(Box::new) }
-                } else {
-                    Unknown::Broken(cause(&error)).into()
-                })
+        // It may have died since it was taken.
+        if !live.is_idle() {
+            let cause = NotSent::Dead("the app has closed it".to_owned());
+            return Err(SendError::NotSent { cause, request: Some(Box::new(request)) });
+        }
+        let mut request = live.begin(request);
+        let answer = poll_fn(|cx| live.poll_answer(&mut request, cx));
+        match tokio::time::timeout(timeout, answer).await {
+            Ok(Ok(head)) => Ok(answered(head, live, request, stall)),
+            // A body that breaks off before its first byte is the caller's fault, and not the app's.
+            Ok(Err(Broke::Request(error))) => Err(Unknown::Request(error.to_string()).into()),
+            Ok(Err(broke)) if live.inlet.from.wrote() => Err(Unknown::Broken(broke.to_string()).into()),
+            Ok(Err(broke)) => {
+                Err(SendError::NotSent { cause: NotSent::Dead(broke.to_string()), request: request.into_request() })
             }
             Err(_) => Err(Unknown::Timeout(timeout).into()),
         }
     }
 }
 
-fn answered(response: Response<hyper::body::Incoming>, live: Box<Live>, stall: Duration) -> Response<Answer> {
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        // Its last move hands the stream over to whoever asked for the upgrade.
-        tokio::spawn(live.drive());
-        return response.map(|_| Answer::none());
-    }
-    response.map(|body| Answer::new(body, live, stall))
+fn answered(head: Head, live: Box<Live>, request: Outgoing, stall: Duration) -> Response<Answer> {
+    let body = if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        Answer::switched(live)
+    } else {
+        Answer::new(live, request, head.framing, head.reusable, stall)
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = head.status;
+    *response.headers_mut() = head.fields;
+    response
 }
 
 /// An error with the causes behind it, in one line.

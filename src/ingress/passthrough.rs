@@ -13,7 +13,7 @@ use super::{
     forwarded::Client,
     headers::{BadAnswer, filter_trailers, rebuild_request, rebuild_response, wanted_upgrade},
 };
-use crate::upstream::{Answer, NotSent, Payload, SendError, Unknown, Upstream, Use};
+use crate::upstream::{Answer, NotSent, Payload, SendError, Tunnel, Unknown, Upstream, Use};
 
 /// Why a request that was passed on has no answer of the app's.
 #[derive(Debug, thiserror::Error)]
@@ -119,27 +119,26 @@ impl From<SendError> for Failure {
 }
 
 fn answer(
-    mut response: Response<Answer>,
+    response: Response<Answer>,
     upgrade: Option<&HeaderValue>,
     tunnel: Option<OnUpgrade>,
 ) -> Result<Response<Body>, Failure> {
-    let app = (response.status() == StatusCode::SWITCHING_PROTOCOLS).then(|| hyper::upgrade::on(&mut response));
     let (mut parts, body) = response.into_parts();
-    let reusable = rebuild_response(&mut parts, upgrade)?;
-    if let (Some(client), Some(app)) = (tunnel, app) {
+    rebuild_response(&mut parts, upgrade)?;
+    if parts.status != StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(Response::from_parts(parts, Body::Upstream(body.with_trailers(filter_trailers))));
+    }
+    if let (Some(client), Some(app)) = (tunnel, body.into_tunnel()) {
         tokio::spawn(join(client, app));
     }
-    let body = body.with_trailers(filter_trailers);
-    let body = if reusable { body } else { body.last() };
-    Ok(Response::from_parts(parts, Body::Upstream(body)))
+    Ok(Response::from_parts(parts, Body::Empty))
 }
 
 /// Lets two ends that have changed their protocol speak with each other until one of them ends.
-async fn join(client: OnUpgrade, app: OnUpgrade) {
-    let ends = tokio::try_join!(client, app);
-    match ends {
-        Ok((client, app)) => {
-            let ended = tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(app)).await;
+async fn join(client: OnUpgrade, mut app: Tunnel) {
+    match client.await {
+        Ok(client) => {
+            let ended = tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut app).await;
             if let Err(error) = ended {
                 tracing::debug!(%error, "a tunnel broke");
             }

@@ -1,9 +1,9 @@
 //! The bodies that go to the app and come from it, each with a limit on how long it may stand still.
 
 use std::{
+    fmt::Display,
     pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -11,24 +11,37 @@ use bytes::Bytes;
 use http::HeaderMap;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::{
+    io::{AsyncWriteExt, ReadHalf, WriteHalf},
     task::AbortHandle,
     time::{Instant, Sleep},
 };
 
-use super::{pool::Live, stream::Trace};
+use super::{
+    chunks::Piece,
+    head::Framing,
+    outgoing::Outgoing,
+    pool::Live,
+    stream::{Inlet, Stream, Tunnel},
+};
 
 /// Why a body broke off.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
     /// The other side broke the connection or the framing.
     #[error("the body broke off: {0}")]
-    Broken(#[from] hyper::Error),
+    Broken(String),
     /// Nothing came for too long.
     #[error("the body stood still for {0:?}")]
     Stalled(Duration),
     /// Whoever passed it on to us went away in the middle of it.
     #[error("the body was cut off")]
     Cut,
+}
+
+impl BodyError {
+    pub(super) fn broken(why: impl Display) -> Self {
+        Self::Broken(why.to_string())
+    }
 }
 
 /// A timer that runs only while nothing comes, so that a body which is at hand costs no timer at all.
@@ -61,29 +74,26 @@ impl Stall {
 pub type TrailerFilter = fn(&mut HeaderMap);
 
 /// The body of a request to the app.
-pub struct Payload {
-    kind: Kind,
-    trace: Option<Arc<Trace>>,
-}
+pub struct Payload(Kind);
 
 enum Kind {
     Empty,
-    Full(Bytes),
-    Streaming { body: Incoming, trailers: TrailerFilter, stall: Stall },
+    Full { bytes: Bytes, taken: bool },
+    Streaming { body: Incoming, trailers: TrailerFilter, stall: Stall, touched: bool },
 }
 
 impl Payload {
     /// No body.
     #[must_use]
     pub const fn empty() -> Self {
-        Self { kind: Kind::Empty, trace: None }
+        Self(Kind::Empty)
     }
 
     /// A body that is at hand as a whole.
     #[must_use]
     pub fn full(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
-        Self { kind: if bytes.is_empty() { Kind::Empty } else { Kind::Full(bytes) }, trace: None }
+        Self(if bytes.is_empty() { Kind::Empty } else { Kind::Full { bytes, taken: false } })
     }
 
     /// A body that is passed on as it comes, which may stand still for no longer than `stall`.
@@ -92,36 +102,26 @@ impl Payload {
         if body.is_end_stream() {
             return Self::empty();
         }
-        Self { kind: Kind::Streaming { body, trailers, stall: Stall::new(stall) }, trace: None }
+        Self(Kind::Streaming { body, trailers, stall: Stall::new(stall), touched: false })
     }
 
-    /// Lets `trace` know when this body is taken.
-    pub(super) fn traced(mut self, trace: &Arc<Trace>) -> Self {
-        if matches!(self.kind, Kind::Empty) {
-            trace.take_body();
-        } else {
-            self.trace = Some(Arc::clone(trace));
+    /// Whether nothing has been taken of it.
+    pub(super) const fn is_untouched(&self) -> bool {
+        match self.0 {
+            Kind::Empty => true,
+            Kind::Full { taken, .. } => !taken,
+            Kind::Streaming { touched, .. } => !touched,
         }
-        self
     }
 }
 
 impl std::fmt::Debug for Payload {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self.kind {
+        f.write_str(match self.0 {
             Kind::Empty => "Payload::Empty",
-            Kind::Full(_) => "Payload::Full",
+            Kind::Full { .. } => "Payload::Full",
             Kind::Streaming { .. } => "Payload::Streaming",
         })
-    }
-}
-
-impl Drop for Payload {
-    fn drop(&mut self) {
-        // hyper drops a body when it has taken all of it, or when it gives it up.
-        if let Some(trace) = &self.trace {
-            trace.take_body();
-        }
     }
 }
 
@@ -130,16 +130,17 @@ impl Body for Payload {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match &mut self.kind {
-            Kind::Empty => Poll::Ready(None),
-            Kind::Full(bytes) => {
-                let bytes = std::mem::take(bytes);
-                self.kind = Kind::Empty;
-                Poll::Ready(Some(Ok(Frame::data(bytes))))
+        match &mut self.0 {
+            Kind::Empty | Kind::Full { taken: true, .. } => Poll::Ready(None),
+            Kind::Full { bytes, taken } => {
+                *taken = true;
+                Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes)))))
             }
-            Kind::Streaming { body, trailers, stall } => match Pin::new(body).poll_frame(cx) {
+            Kind::Streaming { body, trailers, stall, touched } => match Pin::new(body).poll_frame(cx) {
                 Poll::Ready(frame) => {
                     stall.moved();
+                    *touched = true;
+                    let frame = frame.map(|frame| frame.map_err(|error| BodyError::broken(super::cause(&error))));
                     Poll::Ready(frame.map(|frame| Ok(filtered(frame?, *trailers))))
                 }
                 Poll::Pending => stall.poll(cx).map(|e| Some(Err(e))),
@@ -148,17 +149,17 @@ impl Body for Payload {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.kind {
+        match &self.0 {
             Kind::Empty => true,
-            Kind::Full(_) => false,
+            Kind::Full { taken, .. } => *taken,
             Kind::Streaming { body, .. } => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.kind {
+        match &self.0 {
             Kind::Empty => SizeHint::with_exact(0),
-            Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Kind::Full { bytes, .. } => SizeHint::with_exact(bytes.len() as u64),
             Kind::Streaming { body, .. } => body.size_hint(),
         }
     }
@@ -176,38 +177,55 @@ fn filtered(frame: Frame<Bytes>, filter: TrailerFilter) -> Frame<Bytes> {
 
 /// The body of the app's answer.
 ///
-/// While it is read, it drives the connection it comes from, in the reader's own task: no second task has to be woken.
-/// Read to its end, it puts the connection back for others; dropped before, it closes it, which is how the app learns
-/// that the client has gone.
+/// Whoever reads it reads the connection, in his own task: no second task has to be woken. Read to its end, it puts
+/// the connection back for others; dropped before, it closes it, which is how the app learns that the client has gone.
 pub struct Answer {
     source: Source,
-    stall: Stall,
     trailers: TrailerFilter,
 }
 
 enum Source {
     Ended,
-    Driven {
-        body: Incoming,
-        live: Box<Live>,
-    },
-    /// The request was still on its way when the answer came, so that both have to move on their own.
-    Detached {
-        body: Incoming,
-        driver: AbortOnDrop,
-    },
+    /// All of it came with its head.
+    AtHand(Bytes),
+    Coming(Box<Coming>),
+    Tunnel(Box<Live>),
 }
 
-/// Ends a task when it is dropped, unless it was told to let it go.
-struct AbortOnDrop(Option<AbortHandle>);
+/// A body that is being read.
+struct Coming {
+    from: From,
+    framing: Framing,
+    reusable: bool,
+    stall: Stall,
+}
 
-impl AbortOnDrop {
+enum From {
+    Whole(Box<Live>),
+    /// The request was still on its way when the answer came, so that both have to move on their own.
+    Half(Inlet<ReadHalf<Stream>>, Pump),
+}
+
+/// Sends the rest of a request whose answer has come. Ends when it is dropped, unless it was told to go on.
+struct Pump(Option<AbortHandle>);
+
+impl Pump {
+    fn start(mut request: Outgoing, mut wire: WriteHalf<Stream>) -> Self {
+        let task = tokio::spawn(async move {
+            if std::future::poll_fn(|cx| request.poll_write(&mut wire, cx)).await.is_err() {
+                // What comes of it is seen by whoever reads the answer.
+                _ = wire.shutdown().await;
+            }
+        });
+        Self(Some(task.abort_handle()))
+    }
+
     fn let_go(mut self) {
         self.0 = None;
     }
 }
 
-impl Drop for AbortOnDrop {
+impl Drop for Pump {
     fn drop(&mut self) {
         if let Some(task) = &self.0 {
             task.abort();
@@ -218,55 +236,97 @@ impl Drop for AbortOnDrop {
 fn keep_all(_: &mut HeaderMap) {}
 
 impl Answer {
-    pub(super) fn new(body: Incoming, live: Box<Live>, stall: Duration) -> Self {
-        let source = if live.trace.body_taken() {
-            Source::Driven { body, live }
+    /// The body that is framed like this, on a connection on which the request may still be on its way.
+    pub(super) fn new(
+        mut live: Box<Live>,
+        request: Outgoing,
+        mut framing: Framing,
+        reusable: bool,
+        stall: Duration,
+    ) -> Self {
+        let from = if request.is_done() {
+            live.keep_buffer(request);
+            if let Some(bytes) = at_hand(&mut live.inlet, &mut framing) {
+                if reusable {
+                    live.park();
+                }
+                return Self::of(if bytes.is_empty() { Source::Ended } else { Source::AtHand(bytes) });
+            }
+            From::Whole(live)
         } else {
-            let driver = tokio::spawn(live.drive()).abort_handle();
-            Source::Detached { body, driver: AbortOnDrop(Some(driver)) }
+            let Inlet { from, read, .. } = live.inlet;
+            let (reader, writer) = tokio::io::split(from);
+            From::Half(Inlet::new(reader, read), Pump::start(request, writer))
         };
-        let mut answer = Self { source, stall: Stall::new(stall), trailers: keep_all };
-        answer.settle();
-        answer
+        let coming = Coming { from, framing, reusable, stall: Stall::new(stall) };
+        if coming.framing == Framing::Length(0) {
+            coming.end();
+            return Self::of(Source::Ended);
+        }
+        Self::of(Source::Coming(Box::new(coming)))
     }
 
-    pub(super) const fn none() -> Self {
-        Self { source: Source::Ended, stall: Stall::new(Duration::ZERO), trailers: keep_all }
+    /// No body: another protocol follows.
+    pub(super) const fn switched(live: Box<Live>) -> Self {
+        Self::of(Source::Tunnel(live))
+    }
+
+    const fn of(source: Source) -> Self {
+        Self { source, trailers: keep_all }
     }
 
     /// Keeps of the trailer fields what `filter` leaves.
     #[must_use]
-    pub fn with_trailers(mut self, filter: TrailerFilter) -> Self {
+    pub const fn with_trailers(mut self, filter: TrailerFilter) -> Self {
         self.trailers = filter;
         self
     }
 
-    /// Never lets the connection under this answer be used again.
+    /// The stream on which another protocol is spoken after this answer (101).
     #[must_use]
-    pub fn last(mut self) -> Self {
-        if let Source::Driven { live, .. } = &mut self.source {
-            live.reusable = false;
+    pub fn into_tunnel(self) -> Option<Tunnel> {
+        match self.source {
+            Source::Tunnel(live) => Some(Tunnel::new(live.inlet)),
+            _ => None,
         }
-        self
     }
 
-    /// Puts the connection back when all has been read.
-    fn settle(&mut self) {
-        let ended = match &self.source {
-            Source::Ended => return,
-            Source::Driven { body, .. } | Source::Detached { body, .. } => body.is_end_stream(),
+    fn end(&mut self) {
+        if let Source::Coming(coming) = std::mem::replace(&mut self.source, Source::Ended) {
+            coming.end();
+        }
+    }
+}
+
+/// The body, if all of it has been read with its head.
+fn at_hand(inlet: &mut Inlet<Stream>, framing: &mut Framing) -> Option<Bytes> {
+    let Framing::Length(length) = *framing else { return None };
+    let length = usize::try_from(length).ok().filter(|length| *length <= inlet.read.len())?;
+    Some(inlet.read.split_to(length).freeze())
+}
+
+impl Coming {
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, BodyError>> {
+        let polled = match &mut self.from {
+            From::Whole(live) => live.inlet.poll_piece(&mut self.framing, cx),
+            From::Half(inlet, _) => inlet.poll_piece(&mut self.framing, cx),
         };
-        if ended {
-            self.end(true);
+        match polled {
+            Poll::Pending => self.stall.poll(cx).map(Err),
+            Poll::Ready(piece) => {
+                self.stall.moved();
+                Poll::Ready(piece)
+            }
         }
     }
 
-    fn end(&mut self, clean: bool) {
-        match std::mem::replace(&mut self.source, Source::Ended) {
-            Source::Driven { live, .. } if clean => live.park(),
+    /// All has been read.
+    fn end(self) {
+        match self.from {
+            From::Whole(live) if self.reusable => live.park(),
+            From::Whole(_) => {}
             // The app may still want the rest of the request.
-            Source::Detached { driver, .. } if clean => driver.let_go(),
-            _ => {}
+            From::Half(_, pump) => pump.let_go(),
         }
     }
 }
@@ -275,8 +335,9 @@ impl std::fmt::Debug for Answer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self.source {
             Source::Ended => "Answer::Ended",
-            Source::Driven { .. } => "Answer::Driven",
-            Source::Detached { .. } => "Answer::Detached",
+            Source::AtHand(_) => "Answer::AtHand",
+            Source::Coming(_) => "Answer::Coming",
+            Source::Tunnel(_) => "Answer::Tunnel",
         })
     }
 }
@@ -286,50 +347,46 @@ impl Body for Answer {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let polled = match &mut self.source {
-            Source::Ended => return Poll::Ready(None),
-            Source::Driven { body, live } => {
-                live.poll_driver(cx);
-                // Only the driver above fills this body, so that nothing else need wake us.
-                Pin::new(body).poll_frame(&mut Context::from_waker(Waker::noop()))
+        let coming = match &mut self.source {
+            Source::Ended | Source::Tunnel(_) => return Poll::Ready(None),
+            Source::AtHand(bytes) => {
+                let bytes = std::mem::take(bytes);
+                self.source = Source::Ended;
+                return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
-            Source::Detached { body, .. } => Pin::new(body).poll_frame(cx),
+            Source::Coming(coming) => coming,
         };
-        match polled {
-            Poll::Pending => match self.stall.poll(cx) {
-                Poll::Pending => Poll::Pending,
-                Poll::Ready(error) => {
-                    self.end(false);
-                    Poll::Ready(Some(Err(error)))
+        match ready!(coming.poll_piece(cx)) {
+            Ok(Piece::Data(data)) => {
+                if coming.framing == Framing::Length(0) {
+                    self.end();
                 }
-            },
-            Poll::Ready(None) => {
-                self.end(true);
-                Poll::Ready(None)
+                Poll::Ready(Some(Ok(Frame::data(data))))
             }
-            Poll::Ready(Some(Err(error))) => {
-                self.end(false);
-                Poll::Ready(Some(Err(error.into())))
+            Ok(Piece::End(mut trailers)) => {
+                self.end();
+                (self.trailers)(&mut trailers);
+                Poll::Ready((!trailers.is_empty()).then(|| Ok(Frame::trailers(trailers))))
             }
-            Poll::Ready(Some(Ok(frame))) => {
-                self.stall.moved();
-                self.settle();
-                Poll::Ready(Some(Ok(filtered(frame, self.trailers))))
+            Err(error) => {
+                self.source = Source::Ended;
+                Poll::Ready(Some(Err(error)))
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.source {
-            Source::Ended => true,
-            Source::Driven { body, .. } | Source::Detached { body, .. } => body.is_end_stream(),
-        }
+        matches!(self.source, Source::Ended | Source::Tunnel(_))
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
-            Source::Ended => SizeHint::with_exact(0),
-            Source::Driven { body, .. } | Source::Detached { body, .. } => body.size_hint(),
+            Source::Ended | Source::Tunnel(_) => SizeHint::with_exact(0),
+            Source::AtHand(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Source::Coming(coming) => match coming.framing {
+                Framing::Length(left) => SizeHint::with_exact(left),
+                Framing::Chunked(_) | Framing::Close => SizeHint::default(),
+            },
         }
     }
 }

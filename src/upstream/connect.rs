@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use hyper_util::rt::TokioIo;
 use tokio::{
     net::{TcpStream, UnixStream},
     time::{Instant, timeout_at},
@@ -23,9 +22,9 @@ use tokio_rustls::{
 };
 
 use super::{
-    Options, cause,
+    Options,
     pool::{Live, Pool},
-    stream::{Stream, Trace, Wire},
+    stream::Wire,
 };
 
 /// The app cannot be spoken to as it is configured.
@@ -117,11 +116,7 @@ impl Connector {
     pub(super) async fn connect(&self, pool: &Arc<Pool>) -> Result<Box<Live>, NotSent> {
         let deadline = Instant::now() + self.timeout;
         let wire = timeout_at(deadline, self.wire(deadline)).await.map_err(|_| NotSent::Timeout(self.timeout))??;
-        let trace = Arc::<Trace>::default();
-        let io = TokioIo::new(Stream::new(wire, Arc::clone(&trace)));
-        let (sender, driver) = hyper::client::conn::http1::handshake(io).await.map_err(|e| NotSent::Dead(cause(&e)))?;
-        let driver = Box::pin(driver.with_upgrades());
-        Ok(Box::new(Live { sender, driver: Some(driver), trace, pool: Arc::downgrade(pool), reusable: true }))
+        Ok(Live::new(wire, pool))
     }
 
     async fn wire(&self, deadline: Instant) -> Result<Wire, NotSent> {

@@ -1,68 +1,106 @@
 //! The idle connections to the app: last in, first out, so that the warm ones work and the rest grow old.
 
 use std::{
-    pin::Pin,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     task::{Context, Poll, Waker},
     time::Duration,
 };
 
-use hyper::client::conn::http1::SendRequest;
-use tokio::time::Instant;
+use bytes::BytesMut;
+use http::{Request, StatusCode};
+use tokio::{task::coop::unconstrained, time::Instant};
 
-use super::{body::Payload, stream::Trace};
+use super::{
+    body::Payload,
+    head::{self, BadHead, Head},
+    outgoing::{Outgoing, Stuck},
+    stream::{Inlet, Stream, Wire},
+};
 
-/// hyper's half of a connection: it moves the bytes when it is polled.
-pub(super) type Driver = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Broke {
+    /// The request's own body broke off.
+    #[error(transparent)]
+    Request(super::body::BodyError),
+    #[error(transparent)]
+    Wire(std::io::Error),
+    #[error(transparent)]
+    Answer(#[from] BadHead),
+    #[error("the app hung up without an answer")]
+    HungUp,
+}
 
 /// An open connection to the app.
 pub(super) struct Live {
-    pub(super) sender: SendRequest<Payload>,
-    pub(super) driver: Option<Driver>,
-    pub(super) trace: Arc<Trace>,
-    pub(super) pool: Weak<Pool>,
-    pub(super) reusable: bool,
+    pub(super) inlet: Inlet<Stream>,
+    /// The buffer for heads, kept from one request to the next.
+    buffer: BytesMut,
+    pool: Weak<Pool>,
 }
 
 impl Live {
-    /// Moves what can be moved. A driver that has ended is dropped, which tells whoever waits on it.
-    pub(super) fn poll_driver(&mut self, cx: &mut Context<'_>) {
-        if let Some(driver) = &mut self.driver
-            && let Poll::Ready(ended) = driver.as_mut().poll(cx)
-        {
-            if let Err(error) = ended {
-                tracing::debug!(%error, "connection to the app ended");
+    pub(super) fn new(wire: Wire, pool: &Arc<Pool>) -> Box<Self> {
+        let inlet = Inlet::new(Stream::new(wire), BytesMut::new());
+        Box::new(Self { inlet, buffer: BytesMut::new(), pool: Arc::downgrade(pool) })
+    }
+
+    /// Whether a request may be sent on it: nothing was read that nobody asked for, and no end was seen.
+    ///
+    /// Polled with a waker that wakes nobody, so that whoever used it last is not woken for it any more; and outside of
+    /// the task's budget, which would make any connection look idle.
+    pub(super) fn is_idle(&mut self) -> bool {
+        let inlet = &mut self.inlet;
+        let mut more = pin!(unconstrained(std::future::poll_fn(|cx| inlet.poll_more(cx))));
+        let silent = more.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending();
+        silent && self.inlet.read.is_empty()
+    }
+
+    /// Makes a request ready to go.
+    pub(super) fn begin(&mut self, request: Request<Payload>) -> Outgoing {
+        self.inlet.from.begin();
+        Outgoing::new(request, std::mem::take(&mut self.buffer))
+    }
+
+    /// Sends, and waits for the head of the answer; what the app says before its answer (1xx) is for nobody.
+    pub(super) fn poll_answer(&mut self, request: &mut Outgoing, cx: &mut Context<'_>) -> Poll<Result<Head, Broke>> {
+        match request.poll_write(&mut self.inlet.from, cx) {
+            Poll::Ready(Err(Stuck::Body(error))) => return Poll::Ready(Err(Broke::Request(error))),
+            Poll::Ready(Err(Stuck::Wire(error))) => return Poll::Ready(Err(Broke::Wire(error))),
+            Poll::Ready(Ok(())) | Poll::Pending => {}
+        }
+        loop {
+            while let Some(end) = head::end(&self.inlet.read) {
+                let bytes = self.inlet.read.split_to(end).freeze();
+                let head = Head::parse(&bytes, request.method(), request.wants_upgrade())?;
+                if !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS {
+                    return Poll::Ready(Ok(head));
+                }
             }
-            self.driver = None;
+            if self.inlet.read.len() > head::MOST_BYTES {
+                return Poll::Ready(Err(BadHead::TooLarge.into()));
+            }
+            match std::task::ready!(self.inlet.poll_more(cx)) {
+                Ok(0) => return Poll::Ready(Err(Broke::HungUp)),
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Err(Broke::Wire(error))),
+            }
         }
     }
 
-    /// Whether a request may be sent on it: idle, whole, and no end of stream seen.
-    ///
-    /// Polled with a waker that wakes nobody, so that whoever used it last is not woken for it any more.
-    pub(super) fn is_idle(&mut self) -> bool {
-        self.poll_driver(&mut Context::from_waker(Waker::noop()));
-        self.driver.is_some() && self.sender.is_ready()
+    /// Takes the buffer of a request back that is out.
+    pub(super) fn keep_buffer(&mut self, request: Outgoing) {
+        self.buffer = request.into_buffer();
     }
 
     /// Puts the connection back for others, if there is still use for it.
-    pub(super) fn park(mut self: Box<Self>) {
-        if self.reusable
-            && self.is_idle()
+    pub(super) fn park(self: Box<Self>) {
+        // Bytes that nobody asked for would be taken for the next answer.
+        if self.inlet.read.is_empty()
             && let Some(pool) = self.pool.upgrade()
         {
             pool.put(self);
-        }
-    }
-
-    /// Lets the connection move on its own until what is on it has ended; nothing else can be sent on it.
-    pub(super) async fn drive(self: Box<Self>) {
-        let Self { driver, sender, .. } = *self;
-        drop(sender);
-        if let Some(driver) = driver
-            && let Err(error) = driver.await
-        {
-            tracing::debug!(%error, "connection to the app ended");
         }
     }
 }

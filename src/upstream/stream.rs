@@ -1,50 +1,19 @@
-//! A byte stream to the app that knows whether anything was ever written to it.
+//! A byte stream to the app that knows whether anything was ever written to it, and what was read from it ahead.
 
 use std::{
     io,
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    task::{Context, Poll},
+    pin::{Pin, pin},
+    task::{Context, Poll, ready},
 };
 
+use bytes::{Buf, BytesMut};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
 };
 use tokio_rustls::client::TlsStream;
 
-/// What the pieces of one connection tell each other about the request that is on it.
-#[derive(Debug, Default)]
-pub(super) struct Trace {
-    wrote: AtomicBool,
-    body_taken: AtomicBool,
-}
-
-impl Trace {
-    /// Forgets the request before.
-    pub(super) fn begin(&self) {
-        self.wrote.store(false, Ordering::Relaxed);
-        self.body_taken.store(false, Ordering::Relaxed);
-    }
-
-    /// Whether the stream took a single byte since [`begin`](Self::begin).
-    pub(super) fn wrote(&self) -> bool {
-        self.wrote.load(Ordering::Acquire)
-    }
-
-    /// Says that the request's body has been taken to its end, or given up.
-    pub(super) fn take_body(&self) {
-        self.body_taken.store(true, Ordering::Release);
-    }
-
-    /// Whether the request's body has been taken to its end, or given up.
-    pub(super) fn body_taken(&self) -> bool {
-        self.body_taken.load(Ordering::Acquire)
-    }
-}
+use super::{body::BodyError, chunks::Piece, head::Framing};
 
 /// The ways to the app.
 pub(super) enum Wire {
@@ -53,23 +22,26 @@ pub(super) enum Wire {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// A wire with its trace.
+/// A wire, and what is known of the request that is written to it.
 pub(super) struct Stream {
     wire: Wire,
-    trace: Arc<Trace>,
+    wrote: bool,
     deaf: bool,
 }
 
 impl Stream {
-    pub(super) fn new(wire: Wire, trace: Arc<Trace>) -> Self {
-        Self { wire, trace, deaf: false }
+    pub(super) const fn new(wire: Wire) -> Self {
+        Self { wire, wrote: false, deaf: false }
     }
 
-    /// TLS may have written a part of what it then fails to write: there, a try counts as done.
-    fn presume(&self) {
-        if matches!(self.wire, Wire::Tls(_)) {
-            self.trace.wrote.store(true, Ordering::Release);
-        }
+    /// Forgets the request before.
+    pub(super) const fn begin(&mut self) {
+        self.wrote = false;
+    }
+
+    /// Whether it took a single byte since [`begin`](Self::begin).
+    pub(super) const fn wrote(&self) -> bool {
+        self.wrote
     }
 
     /// Notes what a write came to.
@@ -80,9 +52,7 @@ impl Stream {
     fn note(&mut self, written: io::Result<usize>, offered: usize) -> io::Result<usize> {
         match written {
             Ok(n) => {
-                if n > 0 {
-                    self.trace.wrote.store(true, Ordering::Release);
-                }
+                self.wrote |= n > 0;
                 Ok(n)
             }
             Err(e) if is_deaf(&e) && !matches!(self.wire, Wire::Tls(_)) => {
@@ -128,30 +98,10 @@ impl AsyncWrite for Stream {
         if self.deaf {
             return Poll::Ready(Ok(buf.len()));
         }
-        self.presume();
-        let written = std::task::ready!(on_wire!(self, wire => wire.poll_write(cx, buf)));
+        // TLS may have written a part of what it then fails to write: there, a try counts as done.
+        self.wrote |= matches!(self.wire, Wire::Tls(_));
+        let written = ready!(on_wire!(self, wire => wire.poll_write(cx, buf)));
         Poll::Ready(self.note(written, buf.len()))
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let offered = || bufs.iter().map(|b| b.len()).sum();
-        if self.deaf {
-            return Poll::Ready(Ok(offered()));
-        }
-        self.presume();
-        let written = std::task::ready!(on_wire!(self, wire => wire.poll_write_vectored(cx, bufs)));
-        Poll::Ready(self.note(written, offered()))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match &self.wire {
-            Wire::Tcp(_) | Wire::Unix(_) => true,
-            Wire::Tls(tls) => tls.is_write_vectored(),
-        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -163,5 +113,96 @@ impl AsyncWrite for Stream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         on_wire!(self, wire => wire.poll_shutdown(cx))
+    }
+}
+
+/// Room for one read; more where a read has filled it.
+const ROOM: usize = 8 * 1024;
+const MOST_ROOM: usize = 64 * 1024;
+
+/// What the app sends, with what was read of it ahead.
+pub(super) struct Inlet<R> {
+    pub(super) from: R,
+    pub(super) read: BytesMut,
+    room: usize,
+}
+
+impl<R: AsyncRead + Unpin> Inlet<R> {
+    pub(super) fn new(from: R, read: BytesMut) -> Self {
+        Self { from, read, room: ROOM }
+    }
+
+    /// Reads more of what is there; 0 at the end.
+    pub(super) fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.read.reserve(self.room);
+        let room = self.read.capacity() - self.read.len();
+        let count = ready!(pin!(self.from.read_buf(&mut self.read)).poll(cx))?;
+        self.room = if count == room { (self.room * 2).min(MOST_ROOM) } else { ROOM };
+        Poll::Ready(Ok(count))
+    }
+
+    /// The next piece of a body that is framed like this.
+    pub(super) fn poll_piece(&mut self, framing: &mut Framing, cx: &mut Context<'_>) -> Poll<Result<Piece, BodyError>> {
+        loop {
+            match framing {
+                Framing::Length(0) => return Poll::Ready(Ok(Piece::End(http::HeaderMap::new()))),
+                Framing::Length(left) if !self.read.is_empty() => {
+                    let taken = self.read.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                    *left -= taken as u64;
+                    return Poll::Ready(Ok(Piece::Data(self.read.split_to(taken).freeze())));
+                }
+                Framing::Close if !self.read.is_empty() => {
+                    return Poll::Ready(Ok(Piece::Data(self.read.split().freeze())));
+                }
+                Framing::Chunked(chunks) => {
+                    if let Some(piece) = chunks.next(&mut self.read).map_err(BodyError::broken)? {
+                        return Poll::Ready(Ok(piece));
+                    }
+                }
+                Framing::Length(_) | Framing::Close => {}
+            }
+            match ready!(self.poll_more(cx)) {
+                Ok(0) if *framing == Framing::Close => return Poll::Ready(Ok(Piece::End(http::HeaderMap::new()))),
+                Ok(0) => return Poll::Ready(Err(BodyError::broken("the app hung up in the middle of it"))),
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Err(BodyError::broken(error))),
+            }
+        }
+    }
+}
+
+/// A stream on which both ends speak a protocol of their own now.
+pub struct Tunnel(Inlet<Stream>);
+
+impl Tunnel {
+    pub(super) const fn new(inlet: Inlet<Stream>) -> Self {
+        Self(inlet)
+    }
+}
+
+impl AsyncRead for Tunnel {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let ahead = &mut self.0.read;
+        if ahead.is_empty() {
+            return Pin::new(&mut self.0.from).poll_read(cx, buf);
+        }
+        let taken = ahead.len().min(buf.remaining());
+        buf.put_slice(&ahead[..taken]);
+        ahead.advance(taken);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Tunnel {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0.from).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0.from).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0.from).poll_shutdown(cx)
     }
 }

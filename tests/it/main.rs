@@ -7,6 +7,7 @@ mod attack;
 mod cli;
 mod demo;
 mod dialect;
+mod exchange;
 mod gate;
 mod listener;
 mod papers;
