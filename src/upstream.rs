@@ -13,12 +13,7 @@ mod pool;
 mod reach;
 mod stream;
 
-use std::{
-    future::poll_fn,
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{future::poll_fn, path::PathBuf, sync::Arc, time::Duration};
 
 use http::{Request, Response, StatusCode};
 

@@ -106,7 +106,19 @@ struct Patience {
 }
 
 impl Patience {
+    /// Notes what has begun and ended since the last look; says whether something is under way.
+    fn catch_up(&mut self) -> bool {
+        let count = self.exchanges.count();
+        if count != self.seen {
+            self.seen = count;
+            self.begun = false;
+            self.since = None;
+        }
+        count.0 != count.1 || self.exchanges.tunnel.load(Ordering::Relaxed)
+    }
+
     fn bytes_came(&mut self) {
+        self.catch_up();
         if !self.begun {
             self.begun = true;
             self.since = None;
@@ -115,13 +127,7 @@ impl Patience {
 
     /// Ready when it is lost, which says whether in the middle of a head.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
-        let count = self.exchanges.count();
-        if count != self.seen {
-            self.seen = count;
-            self.begun = false;
-            self.since = None;
-        }
-        if count.0 != count.1 || self.exchanges.tunnel.load(Ordering::Relaxed) {
+        if self.catch_up() {
             return Poll::Pending;
         }
         let limit = if self.begun { self.limits.head } else { self.limits.idle };
@@ -211,6 +217,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Nobody need read after the last word of an answer, and it is from there on that the next request is awaited.
+        if self.patience.since.is_none() {
+            let _ = self.patience.poll(cx);
+        }
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
