@@ -22,7 +22,7 @@ use self::{
     setting::Problem,
     tree::Node,
 };
-use crate::{provider::contract::Secret, rule::Rules, telemetry::LogOptions};
+use crate::{provider::contract::Keyring, rule::Rules, telemetry::LogOptions};
 
 /// The sample, which is the default: the values of its sections hold where the user's file says nothing.
 pub const SAMPLE: &str = include_str!("../config.toml");
@@ -52,10 +52,10 @@ pub struct Config {
 }
 
 impl Config {
-    /// The secrets that a provider's callbacks may be signed with.
+    /// What a provider's callbacks may be signed with, if anything is configured.
     #[must_use]
-    pub fn secrets(&self, provider: &str) -> &[Secret] {
-        self.providers.iter().find(|options| options.provider.name == provider).map_or(&[], |options| &options.secrets)
+    pub fn keyring(&self, provider: &str) -> Option<&Keyring> {
+        self.providers.iter().find(|options| options.provider.name == provider).map(|options| &options.keyring)
     }
 }
 

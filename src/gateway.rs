@@ -61,8 +61,8 @@ pub async fn start(config: Config, metrics: Arc<Metrics>) -> anyhow::Result<Runn
     let clock = SteadyClock::starting_at(SystemClock.now());
     let store = memory::Memory::new(memory_options(&config));
     let dispatch = Dispatch::new(store, Arc::clone(&upstream), clock, Arc::clone(&metrics), dispatch_options(&config));
-    let secrets = config.providers.iter().map(|options| (options.provider.name, options.secrets.clone())).collect();
-    let intake = Intake::new(Arc::clone(&dispatch), config.upstream.url.clone(), secrets);
+    let keyrings = config.providers.iter().map(|options| (options.provider.name, options.keyring.clone())).collect();
+    let intake = Intake::new(Arc::clone(&dispatch), config.upstream.url.clone(), keyrings);
     let rules = config.rules.clone();
     foresee(&rules, &metrics);
     let reception = Reception::new(config.rules, intake, Arc::clone(&upstream), reception_options(&config.gateway));

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 pub use self::relay::Relayed;
 use self::{
     noted::{Book, Noted},
-    reading::{Reading, Secrets, Whole, refused},
+    reading::{Keyrings, Reading, Whole, refused},
     repeat::{Repeats, Turn},
 };
 use crate::{
@@ -96,7 +96,7 @@ pub struct Intake<S, A> {
     dispatch: Arc<Dispatch<S, A>>,
     /// The app, as it stands in keys and names.
     upstream: String,
-    secrets: Secrets,
+    keyrings: Keyrings,
     repeats: Repeats,
     book: Book,
 }
@@ -108,9 +108,9 @@ const RETRY_SECONDS: u64 = 10;
 
 impl<S: Store, A: App> Intake<S, A> {
     /// An intake that brings its callbacks to `dispatch`.
-    pub fn new(dispatch: Arc<Dispatch<S, A>>, upstream: String, secrets: Secrets) -> Arc<Self> {
+    pub fn new(dispatch: Arc<Dispatch<S, A>>, upstream: String, keyrings: Keyrings) -> Arc<Self> {
         let book = Book::new(Arc::clone(&dispatch.metrics));
-        Arc::new(Self { dispatch, upstream, secrets, repeats: Repeats::default(), book })
+        Arc::new(Self { dispatch, upstream, keyrings, repeats: Repeats::default(), book })
     }
 
     /// The dispatch.
@@ -128,7 +128,7 @@ impl<S: Store, A: App> Intake<S, A> {
 
     async fn webhook(self: Arc<Self>, route: &Route, received: Received) -> Reply<A::Body> {
         let now = self.dispatch.clock_now();
-        let reading = Reading::of(route, &received.whole(), &self.upstream, &self.secrets, now);
+        let reading = Reading::of(route, &received.whole(), &self.upstream, &self.keyrings, now);
         let source = received.source;
         let mut line = Noted::new(&reading, source);
         self.dispatch.metrics.count_joined(reading.joined_by());
@@ -266,7 +266,7 @@ impl<S: Store, A: App> Intake<S, A> {
             Treatment::Forward => self.unremembered(reading, &request, line).await,
             Treatment::Ack => line.tell(&self.book, reply_ack(&reading.provider.ack)),
             Treatment::Refuse if decision == Decision::Unverified => {
-                line.tell(&self.book, plain(reading.provider.refusal, "The signature does not fit.\n"))
+                line.tell(&self.book, plain(reading.provider.refusal(), "The signature does not fit.\n"))
             }
             Treatment::Refuse => line.tell(&self.book, plain(StatusCode::UNPROCESSABLE_ENTITY, UNREADABLE)),
             Treatment::Review => self.keep(reading, request, source, decision, line).await,
@@ -350,7 +350,7 @@ impl<S: Store, A: App> Intake<S, A> {
     async fn back(self: Arc<Self>, route: &Route, received: Received) -> Reply<A::Body> {
         let now = self.dispatch.clock_now();
         let started = Instant::now();
-        let reading = Reading::of(route, &received.whole(), &self.upstream, &self.secrets, now);
+        let reading = Reading::of(route, &received.whole(), &self.upstream, &self.keyrings, now);
         let mut line = Noted::new(&reading, received.source);
         let why = match &reading.statements {
             Err(why) => why.0.clone(),

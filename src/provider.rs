@@ -1,19 +1,24 @@
 //! The providers: a slice from which configuration keys, metric labels, the docs table and the conformance tests come.
 
+mod amount;
 pub mod contract;
 pub mod extract;
 pub mod generic;
+pub mod gocardless;
 pub mod mollie;
+pub mod paypal;
 pub mod signature;
+pub mod stripe;
 
 use std::{fmt::Write, time::Duration};
 
-use crate::callback::{Alias, Event, RequestView, State};
-use contract::{Provider, Scheme, Unrecognised};
-use extract::{Dialect, Found, Place, Places, Reader, decimal};
+use crate::callback::{Alias, Event, State};
+use contract::{Keyring, Provider, Scheme, Unrecognised};
+use extract::{Found, Place, Places, Reader, decimal};
 
-/// Every provider the gate knows by name, in the order in which they are tried for `auto`.
-pub static PROVIDERS: &[&Provider] = &[&mollie::MOLLIE, &generic::GENERIC];
+/// Every provider the gate knows by name.
+pub static PROVIDERS: &[&Provider] =
+    &[&mollie::MOLLIE, &stripe::STRIPE, &paypal::PAYPAL, &gocardless::GOCARDLESS, &generic::GENERIC];
 
 /// The provider with this name.
 #[must_use]
@@ -21,10 +26,24 @@ pub fn by_name(name: &str) -> Option<&'static Provider> {
     PROVIDERS.iter().copied().find(|p| p.name == name)
 }
 
-/// The first provider whose callbacks look like this request (`provider = "auto"`).
+/// The one provider whose callbacks look like this request (`provider = "auto"`).
+///
+/// The shape decides. Where it is that of several or of none, the header fields do that few of them send. What might
+/// still be one or another is read as nobody's.
 #[must_use]
-pub fn recognise(view: &RequestView<'_>) -> Option<&'static Provider> {
-    PROVIDERS.iter().copied().find(|p| (p.recognise)(view))
+pub fn recognise(reader: &Reader<'_>) -> Option<&'static Provider> {
+    let marked =
+        |provider: &&&'static Provider| provider.marks.iter().any(|mark| reader.view().headers.contains_key(*mark));
+    let mut alike = PROVIDERS.iter().filter(|provider| (provider.recognise)(reader));
+    match (alike.next(), alike.next()) {
+        (None, _) => only(PROVIDERS.iter().filter(marked)),
+        (Some(one), None) => Some(one),
+        (Some(one), Some(other)) => only([one, other].into_iter().chain(alike).filter(marked)),
+    }
+}
+
+fn only(mut providers: impl Iterator<Item = &'static &'static Provider>) -> Option<&'static Provider> {
+    providers.next().filter(|_| providers.next().is_none()).copied()
 }
 
 /// The statements of a callback: what the provider says, and over it what the rule's places say.
@@ -36,14 +55,12 @@ pub fn recognise(view: &RequestView<'_>) -> Option<&'static Provider> {
 /// If no one reference can be read, or a place that is named can be read in two ways.
 pub fn read(
     provider: &Provider,
+    keyring: &Keyring,
     places: &Places,
-    view: &RequestView<'_>,
-    dialect: Dialect,
+    reader: &Reader<'_>,
 ) -> Result<Vec<Event>, Unrecognised> {
-    let events = (provider.events)(view, dialect);
-    let mut reader = Reader::new(view, dialect);
-    reader.prepare(places.iter());
-    let names = Names::read(&reader, places)?;
+    let events = (provider.events)(reader, keyring);
+    let names = Names::read(reader, places)?;
     let mut events = match (events, &names.reference) {
         (Ok(events), _) => events,
         // What the provider's own reading misses, the rule may know.
@@ -52,8 +69,8 @@ pub fn read(
     };
     match events.as_mut_slice() {
         [] => return Err(Unrecognised("the callback carries no event".into())),
-        [event] => override_event(event, &reader, places, names)?,
-        several if places.speaks_of_one() => {
+        [event] => override_event(event, reader, places, names)?,
+        several if speaks_of_one(places, reader) => {
             let count = several.len();
             return Err(Unrecognised(format!("the rule's places speak of one event, the callback carries {count}")));
         }
@@ -88,18 +105,14 @@ impl Names {
 /// # Errors
 ///
 /// If a place that is named can be read in two ways.
-pub fn names(places: &Places, view: &RequestView<'_>, dialect: Dialect) -> Result<Names, Unrecognised> {
-    let mut reader = Reader::new(view, dialect);
-    reader.prepare(places.iter());
-    Names::read(&reader, places)
+pub fn names(places: &Places, reader: &Reader<'_>) -> Result<Names, Unrecognised> {
+    Names::read(reader, places)
 }
 
 /// Whether the app may read a name where we cannot tell which: at one of the rule's places stands what can be read in two
 /// ways.
 #[must_use]
-pub fn is_doubtful(places: &Places, view: &RequestView<'_>, dialect: Dialect) -> bool {
-    let mut reader = Reader::new(view, dialect);
-    reader.prepare(places.iter());
+pub fn is_doubtful(places: &Places, reader: &Reader<'_>) -> bool {
     let mut names = places.reference.iter().chain(places.aliases.iter().flat_map(|(_, places)| places));
     names.any(|place| matches!(reader.read(place), Found::Ambiguous(_)))
 }
@@ -110,13 +123,7 @@ pub fn is_doubtful(places: &Places, view: &RequestView<'_>, dialect: Dialect) ->
 /// # Errors
 ///
 /// If one of them can be read in two ways, or none of them is there: nothing would make all events the same.
-pub fn identity(
-    places: &Places,
-    view: &RequestView<'_>,
-    dialect: Dialect,
-) -> Result<Vec<(String, String)>, Unrecognised> {
-    let mut reader = Reader::new(view, dialect);
-    reader.prepare(&places.identity);
+pub fn identity(places: &Places, reader: &Reader<'_>) -> Result<Vec<(String, String)>, Unrecognised> {
     let mut parts = Vec::with_capacity(places.identity.len());
     for place in &places.identity {
         if let Some(value) = told(reader.read(place))? {
@@ -126,10 +133,10 @@ pub fn identity(
     if parts.is_empty() { Err(nothing_at(&places.identity)) } else { Ok(parts) }
 }
 
-impl Places {
-    fn speaks_of_one(&self) -> bool {
-        [&self.reference, &self.event_id, &self.state, &self.amount, &self.currency].iter().any(|key| !key.is_empty())
-    }
+/// Whether anything stands in the places that are about an event, and not about a whole callback.
+fn speaks_of_one(places: &Places, reader: &Reader<'_>) -> bool {
+    let keys = [&places.reference, &places.event_id, &places.state, &places.amount, &places.currency];
+    keys.into_iter().flatten().any(|place| reader.read(place) != Found::Absent)
 }
 
 fn override_event(event: &mut Event, reader: &Reader<'_>, places: &Places, names: Names) -> Result<(), Unrecognised> {

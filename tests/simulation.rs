@@ -570,10 +570,11 @@ impl Store for Shaky {
 static SEVERAL: Provider = Provider {
     name: "several",
     title: "Several",
+    marks: &[],
     recognise: |_| false,
     scheme: Scheme::Unsigned,
-    events: |view, _| {
-        let text = std::str::from_utf8(view.body).map_err(|error| Unrecognised(error.to_string()))?;
+    events: |reader, _| {
+        let text = std::str::from_utf8(reader.view().body).map_err(|error| Unrecognised(error.to_string()))?;
         let part = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         let event = |line: &str| {
             let mut parts = line.split(':');
@@ -585,7 +586,7 @@ static SEVERAL: Provider = Provider {
         Ok(text.lines().map(event).collect())
     },
     ack: Ack { status: StatusCode::OK, content_type: None, body: "[accepted]" },
-    refusal: StatusCode::UNAUTHORIZED,
+    refusal: 401,
     answer_limit: Duration::from_secs(10),
     retry_span: Duration::from_secs(3600),
     sources: &[],

@@ -19,7 +19,7 @@ use super::recorded::Recorded;
 use crate::{
     callback::{Answer, Channel, Event, Signature},
     config::Config,
-    intake::reading::{Reading, Secrets, Statement, Whole, refused},
+    intake::reading::{Keyrings, Reading, Statement, Whole, refused},
     provider::{self, PROVIDERS, contract::Provider},
     rule::{Choices, Matcher, ProviderChoice, Route, Rule, Rules},
     store::{Store, Want, memory::Memory},
@@ -112,7 +112,7 @@ struct Explainer {
     rules: Rules,
     /// Where no rule takes a request, it is read all the same, so that one sees what a rule would find.
     unruled: Rules,
-    secrets: Secrets,
+    keyrings: Keyrings,
     upstream: String,
     provider: Option<&'static Provider>,
     store: Memory,
@@ -124,9 +124,10 @@ impl Explainer {
         let choices = Choices { channel: Some(Channel::Webhook), ..Choices::default() };
         let any = Rule { name: None, matcher: Matcher::default(), choices };
         let unruled = Rules::new(vec![any], config.rules.base().clone());
-        let secrets = config.providers.iter().map(|options| (options.provider.name, options.secrets.clone())).collect();
+        let keyrings =
+            config.providers.iter().map(|options| (options.provider.name, options.keyring.clone())).collect();
         let store = Memory::new(crate::store::memory::Options::default());
-        Self { rules: config.rules, unruled, secrets, upstream: config.upstream.url, provider, store, at }
+        Self { rules: config.rules, unruled, keyrings, upstream: config.upstream.url, provider, store, at }
     }
 
     async fn explain(&self, file: &str, recorded: &Recorded) -> anyhow::Result<Vec<Value>> {
@@ -144,7 +145,7 @@ impl Explainer {
         if let Some(provider) = self.provider {
             route.provider = ProviderChoice::Named(provider);
         }
-        let reading = Reading::of(&route, &whole, &self.upstream, &self.secrets, self.at);
+        let reading = Reading::of(&route, &whole, &self.upstream, &self.keyrings, self.at);
         if passes {
             let why = "no rule takes it for a callback: it is passed through";
             return Ok(lines(file, None, &reading, &[], why));

@@ -51,7 +51,10 @@ pub const SECTIONS: &[SectionKeys] = &[
     SectionKeys { section: "store", keys: &["engine", "path", "durable", "max_remembered", "history"] },
     SectionKeys { section: "admin", keys: &["listen"] },
     SectionKeys { section: "log", keys: &["format", "level", "callbacks"] },
-    SectionKeys { section: "provider", keys: &["secrets", "api_key_env", "api_keys", "api_url"] },
+    SectionKeys {
+        section: "provider",
+        keys: &["secrets", "webhook_id", "tolerance", "ca", "api_key_env", "api_keys", "api_url"],
+    },
     SectionKeys {
         section: "rule",
         keys: &[

@@ -13,7 +13,8 @@ use super::{
 };
 use crate::provider::{
     PROVIDERS,
-    contract::{Provider, Scheme, Secret, SecretKind},
+    contract::{Keyring, Provider, Scheme, Secret, SecretKind, Settings, Signing},
+    signature::{Certificate, VerifyingKey},
 };
 
 /// What loading a configuration sees of the world outside the text.
@@ -62,8 +63,8 @@ impl fmt::Debug for World<'_> {
 pub struct ProviderOptions {
     /// Which one.
     pub provider: &'static Provider,
-    /// What its callbacks are signed with; any may match.
-    pub secrets: Vec<Secret>,
+    /// What its callbacks are signed with, made ready; any may match.
+    pub keyring: Keyring,
     /// Keys for its API.
     pub api_keys: Vec<Secret>,
     /// Where its API is, if not where it usually is.
@@ -74,7 +75,7 @@ impl fmt::Debug for ProviderOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ProviderOptions")
             .field("provider", &self.provider.name)
-            .field("secrets", &self.secrets)
+            .field("keyring", &self.keyring)
             .field("api_keys", &self.api_keys)
             .field("api_url", &self.api_url)
             .finish()
@@ -108,11 +109,32 @@ pub fn read(documents: &[Document], world: &World<'_>, report: &mut Report) -> V
     providers
 }
 
+/// The keys of a section that only some providers' schemes go by.
+const SETTINGS: [&str; 3] = ["webhook_id", "tolerance", "ca"];
+
 fn one(provider: &'static Provider, table: &Table, section: &mut Section<'_>, world: &World<'_>) -> ProviderOptions {
-    let secrets = secrets("secrets", SecretKind::Hmac, table, section, world);
-    if !secrets.is_empty() && matches!(provider.scheme, Scheme::Unsigned) {
-        let message = format!("{} does not sign its callbacks, so no secret can serve", provider.title);
-        section.warn("secrets", message, "leave them out");
+    let usual = |bytes: &[u8]| usual_kind(provider, bytes);
+    let secrets = secrets("secrets", &usual, table, section, world);
+    let settings = settings(&provider.scheme, section, world);
+    let keys = match &provider.scheme {
+        Scheme::Signed(signing) => keys(provider, signing, &secrets, section),
+        Scheme::Unsigned => {
+            if !secrets.is_empty() {
+                let message = format!("{} does not sign its callbacks, so no secret can serve", provider.title);
+                section.warn("secrets", message, "leave them out");
+            }
+            Vec::new()
+        }
+    };
+    let keyring = Keyring { keys, settings };
+    for key in SETTINGS.into_iter().filter(|key| table.contains_key(*key)) {
+        if !takes(&provider.scheme, key) {
+            section.warn(key, format!("it means nothing to {}", provider.title), "leave it out");
+        }
+    }
+    if provider.name == "paypal" && !keyring.keys.is_empty() && keyring.settings.webhook_id.is_empty() {
+        let message = "without the webhook's id, which is signed along, no signature can be checked";
+        section.warn("secrets", message, "write webhook_id = \"…\" as PayPal shows it for this webhook");
     }
     let mut api_keys = secrets_of_api(table, section, world);
     if let Some(key) = section.find_with("api_key_env", |node| from_env(node, world)) {
@@ -131,16 +153,74 @@ fn one(provider: &'static Provider, table: &Table, section: &mut Section<'_>, wo
             );
         }
     }
-    ProviderOptions { provider, secrets, api_keys, api_url }
+    ProviderOptions { provider, keyring, api_keys, api_url }
+}
+
+/// What a secret is where the configuration does not say: what the scheme goes by, told by its first line in PEM.
+fn usual_kind(provider: &Provider, bytes: &[u8]) -> SecretKind {
+    let Scheme::Signed(Signing { kinds, .. }) = &provider.scheme else { return SecretKind::Hmac };
+    let first_line = [
+        (SecretKind::PublicKey, &b"-----BEGIN PUBLIC KEY-----"[..]),
+        (SecretKind::Certificate, b"-----BEGIN CERTIFICATE-----"),
+    ];
+    let told = first_line.into_iter().find(|(kind, line)| kinds.contains(kind) && bytes.starts_with(line));
+    told.map_or_else(|| kinds.first().copied().unwrap_or(SecretKind::Hmac), |(kind, _)| kind)
+}
+
+/// The secrets that serve, made ready.
+fn keys(provider: &Provider, signing: &Signing, secrets: &[Secret], section: &mut Section<'_>) -> Vec<VerifyingKey> {
+    let mut keys = Vec::with_capacity(secrets.len());
+    for (i, secret) in secrets.iter().enumerate() {
+        let kinds = || signing.kinds.iter().map(|kind| format!("{:?}", kind.as_str())).collect::<Vec<_>>().join(" or ");
+        if !signing.kinds.contains(&secret.kind) {
+            let kind = secret.kind.as_str();
+            let message = format!("[{i}]: a secret of kind {kind:?} cannot serve {}, and is skipped", provider.title);
+            section.warn("secrets", message, format!("leave it out, or say what it is: kind = {}", kinds()));
+            continue;
+        }
+        match (signing.ready)(secret) {
+            Ok(key) => keys.push(key),
+            Err(why) => {
+                section.fault("secrets", format!("[{i}]: {why}"), format!("{} takes {}", provider.title, kinds()))
+            }
+        }
+    }
+    keys
+}
+
+fn takes(scheme: &Scheme, key: &str) -> bool {
+    matches!(scheme, Scheme::Signed(signing) if signing.settings.contains(&key))
+}
+
+fn settings(scheme: &Scheme, section: &mut Section<'_>, world: &World<'_>) -> Settings {
+    let authorities = |node: &Node| {
+        let no = |why: &str| Problem::new(why, "write the file of the authorities' certificates in PEM");
+        if takes(scheme, "ca") {
+            Certificate::authorities(&from_file(node, world)?).map_err(no)
+        } else {
+            Ok(Vec::new())
+        }
+    };
+    Settings {
+        webhook_id: section.find("webhook_id").unwrap_or_default(),
+        tolerance: section.find("tolerance"),
+        ca: section.find_with("ca", authorities).unwrap_or_default(),
+    }
 }
 
 fn secrets_of_api(table: &Table, section: &mut Section<'_>, world: &World<'_>) -> Vec<Secret> {
-    secrets("api_keys", SecretKind::ApiKey, table, section, world)
+    secrets("api_keys", &|_| SecretKind::ApiKey, table, section, world)
 }
 
 /// A list of secrets; each is told apart by its place in the list.
-fn secrets(key: &str, kind: SecretKind, table: &Table, section: &mut Section<'_>, world: &World<'_>) -> Vec<Secret> {
-    let read = section.find_with(key, |node| each(node, kind, world)).unwrap_or_default();
+fn secrets(
+    key: &str,
+    usual: &dyn Fn(&[u8]) -> SecretKind,
+    table: &Table,
+    section: &mut Section<'_>,
+    world: &World<'_>,
+) -> Vec<Secret> {
+    let read = section.find_with(key, |node| each(node, usual, world)).unwrap_or_default();
     if written_in_clear(table.get(key)) {
         let message = "a secret stands in the file itself, for every reader and every backup of it";
         section.warn(key, message, "write { env = \"NAME\" } or { file = \"/path\" }");
@@ -149,14 +229,14 @@ fn secrets(key: &str, kind: SecretKind, table: &Table, section: &mut Section<'_>
 }
 
 /// Every fault of the list in one problem, so that all are told at once.
-fn each(node: &Node, kind: SecretKind, world: &World<'_>) -> Result<Vec<Secret>, Problem> {
+fn each(node: &Node, usual: &dyn Fn(&[u8]) -> SecretKind, world: &World<'_>) -> Result<Vec<Secret>, Problem> {
     let form = "write a list: [{ env = \"NAME\" }, { file = \"/path\" }]";
     let Value::List(items) = &node.value else {
         return Err(Problem::new(format!("{} stands here", node.kind()), form));
     };
     let (mut secrets, mut messages, mut remedy) = (Vec::new(), Vec::new(), String::new());
     for (i, item) in items.iter().enumerate() {
-        match secret(item, kind, world) {
+        match secret(item, usual, world) {
             Ok(secret) => secrets.push(secret),
             Err(problem) => {
                 messages.push(format!("[{i}]: {}", problem.message));
@@ -167,20 +247,20 @@ fn each(node: &Node, kind: SecretKind, world: &World<'_>) -> Result<Vec<Secret>,
     if messages.is_empty() { Ok(secrets) } else { Err(Problem::new(messages.join("; "), remedy)) }
 }
 
-fn secret(node: &Node, kind: SecretKind, world: &World<'_>) -> Result<Secret, Problem> {
+fn secret(node: &Node, usual: &dyn Fn(&[u8]) -> SecretKind, world: &World<'_>) -> Result<Secret, Problem> {
     let form = "write { env = \"NAME\" } or { file = \"/path\" }";
     let table = node.as_table().ok_or_else(|| Problem::new(format!("{} is no secret", node.kind()), form))?;
     if let Some(key) = table.keys().find(|key| !matches!(key.as_str(), "env" | "file" | "value" | "kind")) {
         return Err(Problem::new(format!("a secret has no `{key}`"), form));
     }
-    let kind = table.get("kind").map_or(Ok(kind), SecretKind::read)?;
+    let kind = table.get("kind").map(SecretKind::read).transpose()?;
     let bytes = match (table.get("env"), table.get("file"), table.get("value")) {
         (Some(name), None, None) => from_env(name, world)?,
         (None, Some(path), None) => from_file(path, world)?,
         (None, None, Some(value)) => full(String::read(value)?.into_bytes(), "`value`")?,
         _ => return Err(Problem::new("a secret comes from exactly one of `env`, `file` and `value`", form)),
     };
-    Ok(Secret::new(kind, bytes))
+    Ok(Secret::new(kind.unwrap_or_else(|| usual(&bytes)), bytes))
 }
 
 fn from_env(node: &Node, world: &World<'_>) -> Result<Vec<u8>, Problem> {

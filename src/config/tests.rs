@@ -8,20 +8,24 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     callback::{Alias, Channel, Event, Signature},
-    provider::contract::{Ack, Provider, Scheme, Unrecognised},
+    provider::{
+        contract::{Ack, Provider, Scheme, SecretKind, Signing, Unrecognised},
+        signature::VerifyingKey,
+    },
     rule::{Head, Route},
-    transaction::policy::{IdentityBy, LockBy, OnRepeatReturn, OnUnknown, Policy},
+    transaction::policy::{IdentityBy, OnRepeatReturn, OnUnknown, Policy},
 };
 
 const fn provider(name: &'static str, scheme: Scheme) -> Provider {
     Provider {
         name,
         title: name,
+        marks: &[],
         recognise: |_| false,
         scheme,
         events: |_, _| Err(Unrecognised(String::new())),
         ack: Ack { status: StatusCode::OK, content_type: None, body: "" },
-        refusal: StatusCode::BAD_REQUEST,
+        refusal: 400,
         answer_limit: Duration::from_secs(15),
         retry_span: Duration::from_secs(26 * 3600),
         sources: &[],
@@ -30,7 +34,15 @@ const fn provider(name: &'static str, scheme: Scheme) -> Provider {
 
 static GENERIC: Provider = provider("generic", Scheme::Unsigned);
 static MOLLIE: Provider = provider("mollie", Scheme::Unsigned);
-static STRIPE: Provider = provider("stripe", Scheme::Signed(|_, _, _| Signature::Unchecked));
+static STRIPE: Provider = provider(
+    "stripe",
+    Scheme::Signed(Signing {
+        kinds: &[SecretKind::Hmac, SecretKind::Token],
+        settings: &["tolerance"],
+        ready: |secret| Ok(VerifyingKey::Text(secret.expose().into())),
+        check: |_, _, _| Signature::Unchecked,
+    }),
+);
 
 static PROVIDERS: &[&Provider] = &[&GENERIC, &MOLLIE, &STRIPE];
 
@@ -270,20 +282,34 @@ fn the_preset_tells_bodies_apart_unless_the_provider_is_known() {
 }
 
 #[test]
-fn the_preset_keeps_the_lock_for_queued_jobs_of_joined_callbacks() {
+fn the_preset_keeps_the_lock_for_jobs_that_the_app_defers() {
     let config = config("preset = 'invoice-ninja'");
-    let alias = Alias { kind: "payment_hash".into(), value: "x".into() };
-    let joined = Event { aliases: vec![alias], ..Event::default() };
-    let unjoined = Event::default();
-    let linger = |header: &'static str, event| {
-        policy(&config, "POST", "/payment_webhook/key/gw", &[header], Some((&GENERIC, event))).linger.as_secs()
+    let linger = |provider: &'static str, event_type: &str, joined: bool| {
+        let alias = Alias { kind: "payment_hash".into(), value: "x".into() };
+        let aliases = if joined { vec![alias] } else { Vec::new() };
+        let event = Event { event_type: Some(event_type.into()), aliases, ..Event::default() };
+        let provider = crate::provider::by_name(provider).unwrap();
+        policy(&config, "POST", "/payment_webhook/key/gw", &[], Some((provider, &event))).linger.as_secs()
     };
-    assert_eq!(linger("stripe-signature", &joined), 7);
-    assert_eq!(linger("stripe-signature", &unjoined), 0);
-    assert_eq!(linger("cko-signature", &joined), 12);
-    assert_eq!(linger("x-other", &joined), 0);
-    let batch = policy(&config, "POST", "/payment_webhook/key/gw", &["webhook-signature"], None);
-    assert_eq!(batch.lock, LockBy::Upstream);
+    for (provider, event_type, seconds) in [
+        ("stripe", "payment_intent.succeeded", 7),
+        ("stripe", "payment_intent.processing", 7),
+        ("stripe", "charge.refunded", 7),
+        ("stripe", "charge.failed", 4),
+        ("stripe", "charge.succeeded", 0),
+        ("stripe", "customer.source.updated", 0),
+        ("paypal", "CHECKOUT.ORDER.COMPLETED", 2),
+        ("paypal", "PAYMENT.CAPTURE.COMPLETED", 0),
+        ("gocardless", "payments.confirmed", 0),
+        ("generic", "payment_intent.succeeded", 0),
+    ] {
+        assert_eq!(linger(provider, event_type, true), seconds, "{provider} {event_type}");
+        assert_eq!(linger(provider, event_type, false), 0, "{provider} {event_type} unjoined");
+    }
+    let joined = Event { aliases: vec![Alias { kind: "payment_hash".into(), value: "x".into() }], ..Event::default() };
+    let by_header = |header| policy(&config, "POST", "/payment_webhook/key/gw", &[header], Some((&GENERIC, &joined)));
+    assert_eq!(by_header("cko-signature").linger.as_secs(), 12);
+    assert_eq!(by_header("x-other").linger.as_secs(), 0);
 }
 
 #[test]
@@ -317,12 +343,42 @@ fn silence_of_the_app_is_as_long_as_its_time_limit_where_no_rule_says() {
 }
 
 #[test]
+fn a_secret_that_cannot_serve_is_skipped_and_a_key_that_means_nothing_is_told() {
+    let told =
+        warnings("[provider.stripe]\nsecrets = [{ env = 'A', kind = 'basic' }, { env = 'B' }]\nwebhook_id = 'x'\n");
+    let [skipped, nothing] = told.as_slice() else { panic!("{told:?}") };
+    assert!(
+        skipped.contains("[0]: a secret of kind \"basic\" cannot serve") && skipped.contains("\"hmac\" or \"token\"")
+    );
+    assert!(nothing.contains("webhook_id") && nothing.contains("means nothing to stripe"), "{nothing}");
+    let config = config("[provider.stripe]\nsecrets = [{ env = 'A', kind = 'basic' }]\ntolerance = '30s'\n");
+    let keyring = config.keyring("stripe").unwrap();
+    assert_eq!((keyring.keys.len(), keyring.settings.tolerance), (0, Some(Duration::from_secs(30))));
+}
+
+#[test]
+fn a_key_that_is_none_is_a_fault_at_its_place() {
+    let world = World { providers: crate::provider::PROVIDERS, ..world() };
+    let faults = |text: &str| -> Vec<String> {
+        Loaded::from_text("test.toml", text, &world).faults.iter().map(ToString::to_string).collect()
+    };
+    let told = faults("[provider.paypal]\nwebhook_id = 'W'\nsecrets = [{ file = '/f' }]\n");
+    assert!(told[0].contains("provider.paypal.secrets") && told[0].contains("BEGIN CERTIFICATE"), "{told:?}");
+    let told = faults("[provider.paypal]\nwebhook_id = 'W'\nca = '/f'\n");
+    assert!(told[0].contains("provider.paypal.ca") && told[0].contains("BEGIN CERTIFICATE"), "{told:?}");
+}
+
+#[test]
 fn secrets_come_from_the_environment_and_from_files_and_are_never_shown() {
     let text = "[provider.stripe]\nsecrets = [{ env = 'A' }, { file = '/f', kind = 'token' }, { value = 'hush' }]\n";
     let config = config(text);
-    let secrets: Vec<_> = config.secrets("stripe").iter().map(Secret::expose).collect();
-    assert_eq!(secrets, [b"A-value".as_slice(), b"from-file", b"hush"]);
-    assert!(config.secrets("mollie").is_empty());
+    let text_of = |key: &VerifyingKey| match key {
+        VerifyingKey::Text(bytes) => String::from_utf8(bytes.to_vec()).unwrap(),
+        other => panic!("{other:?}"),
+    };
+    let secrets: Vec<_> = config.keyring("stripe").unwrap().keys.iter().map(text_of).collect();
+    assert_eq!(secrets, ["A-value", "from-file", "hush"]);
+    assert!(config.keyring("mollie").is_none());
     let loaded = load(text);
     assert!(!format!("{loaded:?}").contains("hush"));
     assert_eq!(loaded.warnings.len(), 1, "a secret by value");

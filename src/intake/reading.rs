@@ -2,7 +2,11 @@
 //!
 //! Pure: `explain` reads recorded requests with it exactly as the running gate does.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{Arc, LazyLock},
+};
 
 use http::{HeaderMap, Method, Uri};
 
@@ -10,8 +14,8 @@ use crate::{
     callback::{Alias, Channel, Event, RequestView, Signature},
     provider::{
         self,
-        contract::{Provider, Secret, Unrecognised},
-        extract::{Dialect, Found},
+        contract::{Keyring, Provider, Unrecognised},
+        extract::{Dialect, Found, Reader},
         generic::GENERIC,
         mollie::{self, MOLLIE},
     },
@@ -63,8 +67,11 @@ impl<'a> Whole<'a> {
     }
 }
 
-/// The configured secrets, by provider.
-pub type Secrets = HashMap<&'static str, Vec<Secret>>;
+/// What is configured for each provider's signatures.
+pub type Keyrings = HashMap<&'static str, Keyring>;
+
+/// Of a provider for which nothing is configured.
+static NO_KEYS: LazyLock<Keyring> = LazyLock::new(Keyring::default);
 
 /// One event, identified, with its policy.
 #[derive(Clone, Debug)]
@@ -99,40 +106,45 @@ pub struct Reading {
 impl Reading {
     /// Reads a callback that came by `route` to the app at `upstream`.
     #[must_use]
-    pub fn of(route: &Route, whole: &Whole<'_>, upstream: &str, secrets: &Secrets, now: Timestamp) -> Self {
-        let view = whole.view(route);
+    pub fn of(route: &Route, whole: &Whole<'_>, upstream: &str, keyrings: &Keyrings, now: Timestamp) -> Self {
+        let reader = Reader::new(&whole.view(route), route.dialect);
         let provider = match route.provider {
             ProviderChoice::Named(provider) => provider,
             ProviderChoice::Auto if route.channel == Channel::Return => &GENERIC,
-            ProviderChoice::Auto => provider::recognise(&view).unwrap_or(&GENERIC),
+            ProviderChoice::Auto => provider::recognise(&reader).unwrap_or(&GENERIC),
         };
-        let secrets = secrets.get(provider.name).map(Vec::as_slice).unwrap_or_default();
+        let keyring = keyrings.get(provider.name).unwrap_or(&NO_KEYS);
         match route.channel {
-            Channel::Webhook => Self::of_webhook(route, whole, &view, provider, upstream, secrets, now),
-            Channel::Return => Self::of_return(route, whole, &view, provider, upstream),
+            Channel::Webhook => Self::of_webhook(route, whole, &reader, provider, upstream, keyring, now),
+            Channel::Return => Self::of_return(route, whole, &reader, provider, upstream),
         }
     }
 
     fn of_webhook(
         route: &Route,
         whole: &Whole<'_>,
-        view: &RequestView<'_>,
+        reader: &Reader<'_>,
         provider: &'static Provider,
         upstream: &str,
-        secrets: &[Secret],
+        keyring: &Keyring,
         now: Timestamp,
     ) -> Self {
         let head = whole.head();
-        let signature = provider.scheme.check(view, secrets, now);
-        let scope = Scope { upstream, host: route.scope_host.then_some(whole.host), segments: &route.segments };
+        let signature = provider.scheme.check(reader, keyring, now);
+        let scope = Scope {
+            upstream,
+            host: route.scope_host.then_some(whole.host),
+            segments: &route.segments,
+            unsigned: signature == Signature::Absent,
+        };
         let read = || {
-            let events = provider::read(provider, &route.places, view, route.dialect)?;
+            let events = provider::read(provider, keyring, &route.places, reader)?;
             events
                 .into_iter()
                 .map(|event| {
                     let policy = route.policy(&head, Some(provider), Some(&event), signature);
                     let places = match policy.identity {
-                        IdentityBy::Places => provider::identity(&route.places, view, route.dialect)?,
+                        IdentityBy::Places => provider::identity(&route.places, reader)?,
                         _ => Vec::new(),
                     };
                     let identified = identify(&scope, provider.name, &event, policy.identity, whole.body, &places);
@@ -149,9 +161,9 @@ impl Reading {
         for statement in statements.iter().flatten() {
             names.event(provider, Some(&statement.event.reference), &statement.event.aliases);
         }
-        names.wide |= statements.is_err() && provider::is_doubtful(&route.places, view, route.dialect);
+        names.wide |= statements.is_err() && provider::is_doubtful(&route.places, reader);
         if route.dialect == Dialect::Php && (provider.name != MOLLIE.name || statements.is_err()) {
-            names.taken_for(&MOLLIE, &mollie::taken_for(view, route.dialect));
+            names.taken_for(&MOLLIE, &mollie::taken_for(reader));
         }
         let claimed = names.claimed(Channel::Webhook, policy.lock);
         let (aliases, reference) = (Vec::new(), None);
@@ -161,13 +173,13 @@ impl Reading {
     fn of_return(
         route: &Route,
         whole: &Whole<'_>,
-        view: &RequestView<'_>,
+        reader: &Reader<'_>,
         provider: &'static Provider,
         upstream: &str,
     ) -> Self {
         let signature = Signature::Unchecked;
         let policy = route.policy(&whole.head(), Some(provider), None, signature);
-        let read = provider::names(&route.places, view, route.dialect);
+        let read = provider::names(&route.places, reader);
         let mut names = Names::new(upstream, route.dialect);
         let (statements, found) = match read {
             Ok(found) => (Ok(Vec::new()), found),

@@ -21,15 +21,18 @@ mod content;
 mod fields;
 mod json;
 mod multipart;
+mod value;
 
-use std::{borrow::Cow, fmt, str::FromStr, sync::Arc};
+use std::{borrow::Cow, cell::OnceCell, fmt, str::FromStr, sync::Arc};
 
 use ring::digest;
 
 pub use json::JsonPath;
+pub use value::Value;
 
 use crate::callback::RequestView;
 use content::{Content, Kind};
+use json::Document;
 
 /// Longer values are ambiguous: no provider names anything by so long a text, and what is read is remembered.
 const MAX_VALUE: usize = 4096;
@@ -166,6 +169,11 @@ pub enum Found<'a> {
     Ambiguous(String),
 }
 
+/// Why no event could be read from a callback.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unrecognised(pub String);
+
 /// A value as it stands, before it is judged.
 enum Raw<'a> {
     Absent,
@@ -173,19 +181,31 @@ enum Raw<'a> {
     Odd(&'static str),
 }
 
-/// Reads places out of one request.
+/// Reads one request, for the provider and for the places of rules; a JSON body is parsed once, when first asked for.
 pub struct Reader<'a> {
     view: RequestView<'a>,
     dialect: Dialect,
     content: Content,
-    json: Vec<(&'a JsonPath, json::Slot<'a>)>,
+    json: OnceCell<Result<Option<Document<'a>>, &'static str>>,
 }
 
 impl<'a> Reader<'a> {
     /// A reader of this request.
     #[must_use]
     pub fn new(view: &RequestView<'a>, dialect: Dialect) -> Self {
-        Self { view: *view, dialect, content: Content::of(view.headers, dialect), json: Vec::new() }
+        Self { view: *view, dialect, content: Content::of(view.headers, dialect), json: OnceCell::new() }
+    }
+
+    /// The request itself.
+    #[must_use]
+    pub const fn view(&self) -> &RequestView<'a> {
+        &self.view
+    }
+
+    /// Whose reading counts.
+    #[must_use]
+    pub const fn dialect(&self) -> Dialect {
+        self.dialect
     }
 
     /// Whether the body is a form by its content type, and to every reader.
@@ -194,25 +214,11 @@ impl<'a> Reader<'a> {
         matches!(self.content.kind, Kind::Form | Kind::Multipart)
     }
 
-    /// Reads the JSON places among these ahead, all in one pass over the body.
-    pub fn prepare(&mut self, places: impl IntoIterator<Item = &'a Place>) {
-        let mut paths: Vec<&'a JsonPath> = Vec::new();
-        for place in places {
-            if let Place::Json(path) = place
-                && !paths.contains(&path)
-            {
-                paths.push(path);
-            }
-        }
-        let slots = self.slots(&paths);
-        self.json.extend(paths.into_iter().zip(slots));
-    }
-
     /// What stands in this place.
     #[must_use]
     pub fn read(&self, place: &Place) -> Found<'a> {
         match place {
-            Place::Json(path) => self.found(path, self.slot(path)),
+            Place::Json(path) => self.found(path),
             Place::Body if self.view.body.is_empty() => Found::Absent,
             Place::Body => Found::One(Cow::Owned(hex(digest::digest(&digest::SHA256, self.view.body).as_ref()))),
             _ => match self.raw(place) {
@@ -246,18 +252,14 @@ impl<'a> Reader<'a> {
         places.iter().map(read).find(|found| *found != Found::Absent).unwrap_or(Found::Absent)
     }
 
-    /// What stands at each of these paths of a JSON body, read in one pass.
+    /// The JSON body as a value; absent where the body is none.
     #[must_use]
-    pub fn json<const N: usize>(&self, paths: [&JsonPath; N]) -> [Found<'a>; N] {
-        let mut slots = self.slots(&paths).into_iter();
-        paths.map(|path| {
-            let slot = slots.next().unwrap_or(json::Slot::Absent);
-            self.found(path, slot)
-        })
+    pub fn json(&self) -> Value<'_> {
+        Value::root(self.document())
     }
 
-    fn found(&self, path: &JsonPath, slot: json::Slot<'a>) -> Found<'a> {
-        match json::text(slot, self.dialect) {
+    fn found(&self, path: &JsonPath) -> Found<'a> {
+        match json::text(self.slot(path), self.dialect) {
             Err(why) => Found::Ambiguous(format!("json:{path}: {why}")),
             Ok(None) => Found::Absent,
             Ok(Some(text)) => judge(&format_args!("json:{path}"), text),
@@ -322,25 +324,29 @@ impl<'a> Reader<'a> {
     }
 
     fn slot(&self, path: &JsonPath) -> json::Slot<'a> {
-        match self.json.iter().find(|(known, _)| *known == path) {
-            Some((_, slot)) => slot.clone(),
-            None => self.slots(&[path]).into_iter().next().unwrap_or(json::Slot::Absent),
+        match self.document() {
+            Err(why) => json::Slot::Odd(why),
+            Ok(None) => json::Slot::Absent,
+            Ok(Some(document)) => document.walk(path),
         }
     }
 
-    fn slots(&self, paths: &[&JsonPath]) -> Vec<json::Slot<'a>> {
+    fn document(&self) -> Result<Option<&Document<'a>>, &'static str> {
+        self.json.get_or_init(|| self.parse()).as_ref().map(Option::as_ref).map_err(|why| *why)
+    }
+
+    fn parse(&self) -> Result<Option<Document<'a>>, &'static str> {
         let body = self.view.body;
-        let same = |slot: json::Slot<'a>| vec![slot; paths.len()];
-        if paths.is_empty() || body.is_empty() {
-            return same(json::Slot::Absent);
+        if body.is_empty() {
+            return Ok(None);
         }
         let looks_like_json = matches!(body.trim_ascii_start().first(), Some(b'{' | b'['));
         match (self.content.kind, self.dialect) {
-            (Kind::Unsure(why), _) => same(json::Slot::Odd(why)),
-            (Kind::Json, _) => json::read(body, paths, self.dialect),
-            _ if !looks_like_json => same(json::Slot::Absent),
-            (Kind::Missing | Kind::Plain, Dialect::Strict) => json::read(body, paths, self.dialect),
-            _ => same(json::Slot::Odd("JSON under another content type")),
+            (Kind::Unsure(why), _) => Err(why),
+            (Kind::Json, _) => Document::parse(body, self.dialect).map(Some),
+            _ if !looks_like_json => Ok(None),
+            (Kind::Missing | Kind::Plain, Dialect::Strict) => Document::parse(body, self.dialect).map(Some),
+            _ => Err("JSON under another content type"),
         }
     }
 

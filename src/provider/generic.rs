@@ -11,13 +11,14 @@ use super::contract::{Ack, Provider, Scheme, Unrecognised};
 pub static GENERIC: Provider = Provider {
     name: "generic",
     title: "any other",
+    marks: &[],
     recognise: |_| false,
     scheme: Scheme::Unsigned,
     events: |_, _| {
         Err(Unrecognised("nothing is known of this provider: let a rule say where its reference stands".into()))
     },
-    ack: Ack { status: StatusCode::OK, content_type: None, body: "" },
-    refusal: StatusCode::UNAUTHORIZED,
+    ack: Ack::empty(StatusCode::OK),
+    refusal: 401,
     answer_limit: Duration::from_secs(5),
     retry_span: Duration::from_secs(30 * 24 * 3600),
     sources: &["https://www.standardwebhooks.com/"],

@@ -7,27 +7,30 @@ use std::{
 };
 
 use http::{Method, StatusCode};
-use ring::hmac;
 
 use super::{
-    contract::{Ack, Provider, Scheme, Secret, SecretKind, Unrecognised},
-    extract::{Dialect, Found, JsonPath, Place, Reader, decimal},
-    signature,
+    amount,
+    contract::{Ack, Keyring, Provider, Scheme, SecretKind, Signing, Unrecognised},
+    extract::{Found, Place, Reader, Value, decimal},
+    signature::{self, BodyMac},
 };
-use crate::{
-    callback::{Alias, Event, RequestView, Signature, State},
-    time::Timestamp,
-};
+use crate::callback::{Alias, Event, Signature, State};
 
 /// The declaration.
 pub static MOLLIE: Provider = Provider {
     name: "mollie",
     title: "Mollie",
+    marks: &[SIGNATURE.header],
     recognise,
-    scheme: Scheme::Signed(check),
-    events,
-    ack: Ack { status: StatusCode::OK, content_type: None, body: "" },
-    refusal: StatusCode::UNAUTHORIZED,
+    scheme: Scheme::Signed(Signing {
+        kinds: &[SecretKind::Hmac],
+        settings: &[],
+        ready: signature::sha256,
+        check: |reader, keyring, _| check(reader, keyring),
+    }),
+    events: |reader, _| Ok(vec![event(reader)?]),
+    ack: Ack::empty(StatusCode::OK),
+    refusal: 401,
     answer_limit: Duration::from_secs(15),
     retry_span: Duration::from_secs(26 * 3600),
     sources: &[
@@ -37,9 +40,7 @@ pub static MOLLIE: Provider = Provider {
     ],
 };
 
-/// One line per secret during a rotation; more than this is no rotation.
-const MAX_SIGNATURES: usize = 8;
-const HEADER: &str = "x-mollie-signature";
+const SIGNATURE: BodyMac = BodyMac { header: "x-mollie-signature", prefix: "sha256=" };
 
 static CLASSIC_ID: LazyLock<Place> = LazyLock::new(|| Place::Form("id".into()));
 
@@ -47,56 +48,26 @@ const CLASSIC: [&str; 6] = ["tr_", "ord_", "pl_", "sub_", "re_", "chb_"];
 
 /// Where frameworks look for an input, in their order.
 static ANY_ID: LazyLock<[Place; 3]> =
-    LazyLock::new(|| [Place::Json(JsonPath::keys(&["id"])), Place::Form("id".into()), Place::Query("id".into())]);
+    LazyLock::new(|| ["json:$.id", "form:id", "query:id"].map(|place| place.parse().expect("a place")));
 
-/// Where a next-generation event has what we read.
-struct Paths {
-    resource: JsonPath,
-    id: JsonPath,
-    kind: JsonPath,
-    entity_id: JsonPath,
-    status: JsonPath,
-    amount: JsonPath,
-    currency: JsonPath,
-    hash: JsonPath,
-}
-
-static PATHS: LazyLock<Paths> = LazyLock::new(|| {
-    let entity = |rest: &[&str]| JsonPath::keys(&[&["_embedded", "entity"], rest].concat());
-    Paths {
-        resource: JsonPath::keys(&["resource"]),
-        id: JsonPath::keys(&["id"]),
-        kind: JsonPath::keys(&["type"]),
-        entity_id: JsonPath::keys(&["entityId"]),
-        status: entity(&["status"]),
-        amount: entity(&["amount", "value"]),
-        currency: entity(&["amount", "currency"]),
-        hash: entity(&["metadata", "hash"]),
-    }
-});
-
-fn recognise(view: &RequestView<'_>) -> bool {
+fn recognise(reader: &Reader<'_>) -> bool {
+    let view = reader.view();
     if *view.method != Method::POST {
         return false;
     }
-    if view.headers.contains_key(HEADER) {
-        return true;
+    if reader.is_form() {
+        // The field alone.
+        return !view.body.contains(&b'&') && matches!(reader.read(&CLASSIC_ID), Found::One(id) if classic_prefix(&id));
     }
-    let reader = Reader::new(view, Dialect::Strict);
-    match reader.read(&CLASSIC_ID) {
-        Found::One(id) => classic_prefix(&id) && !view.body.contains(&b'&'),
-        _ => {
-            let [resource, entity] = reader.json([&PATHS.resource, &PATHS.entity_id]);
-            matches!((resource, entity), (Found::One(resource), Found::One(_)) if resource == "event")
-        }
-    }
+    let json = reader.json();
+    json.get("resource").is("event") && json.get("entityId").is_there()
 }
 
 /// The id that an app behind `dialect` finds in this request if it takes it for a classic webhook of Mollie's. We tell
 /// one by its body, which holds the id and nothing else; an app goes by its path, and asks its framework for the id.
 #[must_use]
-pub fn taken_for<'a>(view: &RequestView<'a>, dialect: Dialect) -> Found<'a> {
-    match Reader::new(view, dialect).first(&*ANY_ID) {
+pub fn taken_for<'a>(reader: &Reader<'a>) -> Found<'a> {
+    match reader.first(&*ANY_ID) {
         Found::One(id) if !CLASSIC.iter().any(|prefix| starts_with(&id, prefix)) => Found::Absent,
         found => found,
     }
@@ -122,72 +93,44 @@ fn is_id(id: &str) -> bool {
     })
 }
 
-fn events(view: &RequestView<'_>, dialect: Dialect) -> Result<Vec<Event>, Unrecognised> {
-    let reader = Reader::new(view, dialect);
-    let event = match reader.read(&CLASSIC_ID) {
-        Found::One(id) => Event { reference: reference(id)?, ..Event::default() },
-        Found::Absent => next_generation(&reader)?,
-        Found::Empty => return Err(Unrecognised("form:id: it is empty".into())),
-        Found::Ambiguous(why) => return Err(Unrecognised(why)),
-    };
-    Ok(vec![event])
+fn event(reader: &Reader<'_>) -> Result<Event, Unrecognised> {
+    match reader.read(&CLASSIC_ID) {
+        Found::One(id) => Ok(Event { reference: reference(id)?, ..Event::default() }),
+        Found::Absent => next_generation(reader.json()),
+        Found::Empty => Err(Unrecognised("form:id: it is empty".into())),
+        Found::Ambiguous(why) => Err(Unrecognised(why)),
+    }
 }
 
 fn reference(id: Cow<'_, str>) -> Result<String, Unrecognised> {
     if is_id(&id) { Ok(id.into_owned()) } else { Err(Unrecognised("the reference is no id of Mollie's".into())) }
 }
 
-fn next_generation(reader: &Reader<'_>) -> Result<Event, Unrecognised> {
-    let paths = &*PATHS;
-    let [resource, id, kind, entity_id, status, amount, currency, hash] = reader.json([
-        &paths.resource,
-        &paths.id,
-        &paths.kind,
-        &paths.entity_id,
-        &paths.status,
-        &paths.amount,
-        &paths.currency,
-        &paths.hash,
-    ]);
-    if needed(resource, "resource")? != "event" {
+fn next_generation(json: Value<'_>) -> Result<Event, Unrecognised> {
+    if json.get("resource").needed()? != "event" {
         return Err(Unrecognised("neither a form with an id nor an event".into()));
     }
-    let kind = needed(kind, "type")?.into_owned();
-    let status = optional(status);
+    let entity = json.at(["_embedded", "entity"]);
+    let kind = json.get("type").needed()?.into_owned();
+    let status = entity.get("status").text()?;
     let (state, detail) = state(&kind, status.as_deref());
-    let amount = optional(amount).and_then(|amount| decimal(&amount));
-    let currency = optional(currency).filter(|code| code.len() == 3 && code.bytes().all(|b| b.is_ascii_uppercase()));
-    let alias = |hash: String| Alias { kind: Arc::from("payment_hash"), value: hash };
+    let amount = entity.at(["amount", "value"]).amount()?.and_then(|amount| decimal(&amount));
+    let currency = entity.at(["amount", "currency"]).text()?.and_then(|code| amount::currency(&code));
+    let alias = |hash: Cow<'_, str>| Alias { kind: Arc::from("payment_hash"), value: hash.into_owned() };
     Ok(Event {
-        reference: reference(needed(entity_id, "entityId")?)?,
-        event_id: Some(needed(id, "id")?.into_owned()),
+        reference: reference(json.get("entityId").needed()?)?,
+        event_id: Some(json.get("id").needed()?.into_owned()),
         state,
         detail,
-        facts: [("type", Some(&kind)), ("status", status.as_ref()), ("amount", amount.as_ref())]
+        facts: [("type", Some(kind.as_str())), ("status", status.as_deref()), ("amount", amount.as_deref())]
             .into_iter()
-            .filter_map(|(name, value)| Some((name, value?.clone())))
+            .filter_map(|(name, value)| Some((name, value?.to_owned())))
             .collect(),
         event_type: Some(kind),
         amount,
         currency,
-        aliases: optional(hash).map(alias).into_iter().collect(),
+        aliases: entity.at(["metadata", "hash"]).text()?.map(alias).into_iter().collect(),
     })
-}
-
-fn needed<'a>(found: Found<'a>, name: &str) -> Result<Cow<'a, str>, Unrecognised> {
-    match found {
-        Found::One(text) => Ok(text),
-        Found::Absent | Found::Empty => Err(Unrecognised(format!("the event has no {name}"))),
-        Found::Ambiguous(why) => Err(Unrecognised(why)),
-    }
-}
-
-/// What is unclear may be left out where it only describes; a name that is left out makes the lock wider.
-fn optional(found: Found<'_>) -> Option<String> {
-    match found {
-        Found::One(text) => Some(text.into_owned()),
-        Found::Absent | Found::Empty | Found::Ambiguous(_) => None,
-    }
 }
 
 /// The state by the type's last word, else by the entity's status, which stays `paid` after a refund; with the
@@ -219,23 +162,9 @@ fn word(word: &str) -> Option<State> {
 }
 
 /// A classic webhook is not signed at all; whatever is no form has to be, once there is a secret.
-fn check(view: &RequestView<'_>, secrets: &[Secret], _now: Timestamp) -> Signature {
-    if signature::secrets(secrets, SecretKind::Hmac).next().is_none() {
-        return Signature::Unchecked;
-    }
-    if !view.headers.contains_key(HEADER) {
-        return if Reader::new(view, Dialect::Strict).is_form() { Signature::Unchecked } else { Signature::Absent };
-    }
-    let lines = view.headers.get_all(HEADER).iter().filter_map(|line| line.to_str().ok());
-    let tags: Vec<Vec<u8>> = lines
-        .flat_map(|line| line.split(','))
-        .filter_map(|tag| signature::unhex(tag.trim().strip_prefix("sha256=")?))
-        .take(MAX_SIGNATURES)
-        .collect();
-    let secrets = signature::secrets(secrets, SecretKind::Hmac);
-    if signature::any_hmac(hmac::HMAC_SHA256, secrets, view.body, &tags) {
-        Signature::Valid
-    } else {
-        Signature::Invalid
+fn check(reader: &Reader<'_>, keyring: &Keyring) -> Signature {
+    match SIGNATURE.check(reader, keyring) {
+        Signature::Absent if reader.is_form() => Signature::Unchecked,
+        verdict => verdict,
     }
 }

@@ -1,43 +1,180 @@
-//! What the checks of signatures share: keyed hashes in constant time, with any of several secrets.
+//! What the checks of signatures share: keys made ready, tags read from headers, and comparisons in constant time.
 
-use ring::hmac;
+mod certificate;
 
-use super::contract::{Secret, SecretKind};
+use std::{fmt, time::Duration};
 
-/// The secrets of one kind; those of another kind cannot serve.
-pub fn secrets(all: &[Secret], kind: SecretKind) -> impl Iterator<Item = &Secret> {
-    all.iter().filter(move |secret| secret.kind == kind)
+use http::HeaderMap;
+use ring::{hmac, signature};
+
+use super::{
+    contract::{Keyring, Secret, SecretKind, Settings},
+    extract::Reader,
+};
+use crate::{callback::Signature, time::Timestamp};
+
+pub use certificate::{Certificate, RsaKey};
+
+/// More tags than this on one callback are no rotation.
+const MAX_TAGS: usize = 8;
+
+/// A secret, made ready for the check it serves.
+#[derive(Clone)]
+pub enum VerifyingKey {
+    /// The key of a keyed hash.
+    Mac(hmac::Key),
+    /// A text that the callback repeats, or that is hashed together with what it says.
+    Text(Box<[u8]>),
+    /// A public key.
+    Rsa(RsaKey),
+    /// A certificate with its public key, and those that vouch for it.
+    Certificate(Certificate),
 }
 
-/// Whether any of these secrets makes any of these tags over the message.
+impl fmt::Debug for VerifyingKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Mac(_) => "Mac(***)",
+            Self::Text(_) => "Text(***)",
+            Self::Rsa(_) => "Rsa(…)",
+            Self::Certificate(_) => "Certificate(…)",
+        })
+    }
+}
+
+/// The secret, as it is written, for HMAC-SHA256.
+///
+/// # Errors
+///
+/// None.
+pub fn sha256(secret: &Secret) -> Result<VerifyingKey, &'static str> {
+    Ok(VerifyingKey::Mac(hmac::Key::new(hmac::HMAC_SHA256, secret.expose())))
+}
+
+/// A public key or a certificate, in PEM.
+///
+/// # Errors
+///
+/// If it is none, or not one of RSA with at least 2048 bits.
+pub fn rsa(secret: &Secret) -> Result<VerifyingKey, &'static str> {
+    match secret.kind {
+        SecretKind::Certificate => Certificate::parse(secret.expose()).map(VerifyingKey::Certificate),
+        _ => RsaKey::parse(secret.expose()).map(VerifyingKey::Rsa),
+    }
+}
+
+/// What a provider wrote as its signature: at most 64 bytes.
+#[derive(Clone, Copy)]
+pub struct Tag {
+    bytes: [u8; 64],
+    length: usize,
+}
+
+impl Tag {
+    /// The bytes that a hexadecimal text spells, in either case.
+    #[must_use]
+    pub fn hex(text: &str) -> Option<Self> {
+        let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+        let mut bytes = [0; 64];
+        if !rest.is_empty() || pairs.len() > bytes.len() {
+            return None;
+        }
+        for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
+            *byte = digit(*high)? << 4 | digit(*low)?;
+        }
+        Some(Self { bytes, length: pairs.len() })
+    }
+
+    /// The tag itself.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+/// Whether any key makes any of these tags over the message, which comes in parts.
 ///
 /// Every pair is tried whatever the others came to, and each comparison takes the same time wherever it differs.
 #[must_use]
-pub fn any_hmac<'s>(
-    algorithm: hmac::Algorithm,
-    secrets: impl Iterator<Item = &'s Secret>,
-    message: &[u8],
-    tags: &[Vec<u8>],
-) -> bool {
+pub fn any_mac(keys: &[VerifyingKey], message: &[&[u8]], tags: &[Tag]) -> bool {
     let mut valid = false;
-    for secret in secrets {
-        let key = hmac::Key::new(algorithm, secret.expose());
+    for key in keys {
+        let VerifyingKey::Mac(key) = key else { continue };
+        let mut context = hmac::Context::with_key(key);
+        message.iter().for_each(|part| context.update(part));
+        let made = context.sign();
         for tag in tags {
-            valid |= hmac::verify(&key, message, tag).is_ok();
+            valid |= same(made.as_ref(), tag.bytes());
         }
     }
     valid
 }
 
-/// The bytes that a hexadecimal text spells, in either case.
+/// Whether two texts are the same, in a time that tells only whether they are equally long.
 #[must_use]
-pub fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-    if !rest.is_empty() {
-        return None;
+pub fn same(one: &[u8], other: &[u8]) -> bool {
+    let differ = one.iter().zip(other).fold(0, |differ, (a, b)| differ | (a ^ b));
+    std::hint::black_box(differ) == 0 && one.len() == other.len()
+}
+
+/// Whether any key verifies this RSA signature (PKCS #1 v1.5, SHA-256) over the message at this moment.
+#[must_use]
+pub fn any_rsa(keys: &[VerifyingKey], settings: &Settings, message: &[u8], tag: &[u8], now: Timestamp) -> bool {
+    keys.iter().any(|key| match key {
+        VerifyingKey::Rsa(key) => key.verifies(&signature::RSA_PKCS1_2048_8192_SHA256, message, tag),
+        VerifyingKey::Certificate(certificate) => {
+            certificate.is_good(&settings.ca, now)
+                && certificate.key().verifies(&signature::RSA_PKCS1_2048_8192_SHA256, message, tag)
+        }
+        VerifyingKey::Mac(_) | VerifyingKey::Text(_) => false,
+    })
+}
+
+/// A keyed hash of the body, in hexadecimal in a header field of its own.
+pub struct BodyMac {
+    /// The field; it may stand there several times while a secret is changed.
+    pub header: &'static str,
+    /// What stands before the hash.
+    pub prefix: &'static str,
+}
+
+impl BodyMac {
+    /// The check of a callback.
+    #[must_use]
+    pub fn check(&self, reader: &Reader<'_>, keyring: &Keyring) -> Signature {
+        let view = reader.view();
+        if !view.headers.contains_key(self.header) {
+            return Signature::Absent;
+        }
+        let tags = lines(view.headers, self.header).filter_map(|tag| Tag::hex(tag.trim().strip_prefix(self.prefix)?));
+        judged(any_mac(&keyring.keys, &[view.body], &tags.take(MAX_TAGS).collect::<Vec<_>>()))
     }
-    pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect()
+}
+
+/// The readable lines of a header field.
+pub fn lines<'v>(headers: &'v HeaderMap, name: &str) -> impl Iterator<Item = &'v str> {
+    headers.get_all(name).iter().filter_map(|line| line.to_str().ok())
+}
+
+/// The verdict on a signature that is there.
+#[must_use]
+pub const fn judged(valid: bool) -> Signature {
+    if valid { Signature::Valid } else { Signature::Invalid }
+}
+
+/// A header of named values, such as `t=1772445601,v1=5f…,v1=3a…`: those of one name, as many as a rotation may bring.
+pub fn values<'l>(line: &'l str, separator: char, name: &'l str) -> impl Iterator<Item = &'l str> {
+    let named = line.split(separator).filter_map(|pair| pair.trim().split_once('='));
+    named.filter(move |(key, _)| *key == name).map(|(_, value)| value).take(MAX_TAGS)
+}
+
+/// Whether a signature that was made at this second is not too old. One from the future is never too old: somebody's
+/// clock is wrong, and the secret made it all the same.
+#[must_use]
+pub fn is_fresh(second: &str, tolerance: Duration, now: Timestamp) -> bool {
+    let made = second.parse::<u64>().ok().and_then(|second| second.checked_mul(1000)).map(Timestamp::from_millis);
+    made.is_some_and(|made| now.since(made) <= tolerance)
 }
 
 #[cfg(test)]
@@ -45,22 +182,45 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_signature_is_fresh_as_long_as_it_is_tolerated_and_when_a_clock_is_wrong() {
+        let now = Timestamp::from_millis(1_772_445_600_000);
+        let fresh = |second: &str| is_fresh(second, Duration::from_secs(300), now);
+        assert!(fresh("1772445600") && fresh("1772445300") && fresh("1772449999"));
+        for stale in ["1772445299", "0", "", "-1", "1772445600.0", "99999999999999999999", "18446744073709551615"] {
+            assert!(!fresh(stale), "{stale}");
+        }
+    }
+
+    #[test]
     fn hexadecimal_text_is_read_in_either_case_and_nothing_else_is() {
-        assert_eq!(unhex("00fFA0"), Some(vec![0, 255, 160]));
-        for wrong in ["0", "0g", "+1", "é"] {
-            assert_eq!(unhex(wrong), None, "{wrong}");
+        assert_eq!(Tag::hex("00fFA0").unwrap().bytes(), [0, 255, 160]);
+        for wrong in ["0", "0g", "+1", "é", &"00".repeat(65)] {
+            assert!(Tag::hex(wrong).is_none(), "{wrong}");
         }
     }
 
     #[test]
     fn any_secret_and_any_tag_may_match_but_one_must() {
-        let secret = |bytes: &[u8]| Secret::new(SecretKind::Hmac, bytes);
-        let tag = |bytes: &[u8]| hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, bytes), b"message").as_ref().to_vec();
-        let old_and_new = [secret(b"old"), secret(b"new")];
-        let check = |tags: &[Vec<u8>]| any_hmac(hmac::HMAC_SHA256, old_and_new.iter(), b"message", tags);
+        let key = |bytes: &[u8]| sha256(&Secret::new(SecretKind::Hmac, bytes)).unwrap();
+        let tag = |bytes: &[u8]| {
+            let made = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, bytes), b"message");
+            let mut tag = Tag { bytes: [0; 64], length: 32 };
+            tag.bytes[..32].copy_from_slice(made.as_ref());
+            tag
+        };
+        let old_and_new = [key(b"old"), key(b"new")];
+        let check = |tags: &[Tag]| any_mac(&old_and_new, &[b"mess", b"age"], tags);
         assert!(check(&[tag(b"new")]));
         assert!(check(&[tag(b"other"), tag(b"old")]));
         assert!(!check(&[tag(b"other")]));
+        assert!(!check(&[Tag { length: 31, ..tag(b"new") }]), "a part of it is not it");
+        assert!(!check(&[Tag { length: 0, ..tag(b"new") }]));
         assert!(!check(&[]));
+    }
+
+    #[test]
+    fn two_texts_are_the_same_when_every_byte_is() {
+        assert!(same(b"", b"") && same(b"abc", b"abc"));
+        assert!(!same(b"abc", b"abd") && !same(b"abc", b"ab") && !same(b"", b"a"));
     }
 }

@@ -15,11 +15,12 @@ use crate::{
 static SLOW: Provider = Provider {
     name: "slow",
     title: "Slow",
+    marks: &[],
     recognise: |_| false,
     scheme: Scheme::Unsigned,
     events: |_, _| Err(Unrecognised(String::new())),
     ack: Ack { status: StatusCode::OK, content_type: None, body: "" },
-    refusal: StatusCode::BAD_REQUEST,
+    refusal: 400,
     answer_limit: Duration::from_secs(5),
     retry_span: Duration::from_secs(30 * 24 * 3600),
     sources: &[],

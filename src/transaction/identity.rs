@@ -17,6 +17,9 @@ pub struct Scope<'a> {
     pub host: Option<&'a str>,
     /// The named segments of the path.
     pub segments: &'a [(Arc<str>, String)],
+    /// Whether it came without the signature that its provider's have. What anybody may have sent shares no memory with
+    /// what is signed: it can neither stand in for it nor make it stale.
+    pub unsigned: bool,
 }
 
 impl Scope<'_> {
@@ -28,7 +31,7 @@ impl Scope<'_> {
         for (name, value) in self.segments {
             key = key.part(name, value);
         }
-        key
+        if self.unsigned { key.part("unsigned", "") } else { key }
     }
 }
 
@@ -92,7 +95,7 @@ mod tests {
 
     fn of(scope: &[(&str, &str)], event: &Event, by: IdentityBy) -> Identified {
         let segments: Vec<_> = scope.iter().map(|(k, v)| (Arc::from(*k), (*v).to_owned())).collect();
-        let scope = Scope { upstream: "http://app", host: None, segments: &segments };
+        let scope = Scope { upstream: "http://app", host: None, segments: &segments, unsigned: false };
         identify(&scope, "mollie", event, by, b"id=tr_1", &[])
     }
 
@@ -110,6 +113,16 @@ mod tests {
         let a = of(&[("company_key", "a"), ("gateway", "g")], &event(None, &[]), IdentityBy::Auto);
         let b = of(&[("company_key", "b"), ("gateway", "g")], &event(None, &[]), IdentityBy::Auto);
         assert!(a.transaction != b.transaction && a.identity != b.identity);
+    }
+
+    #[test]
+    fn what_came_unsigned_shares_nothing_with_what_is_signed() {
+        let at = |unsigned| {
+            let scope = Scope { upstream: "http://app", host: None, segments: &[], unsigned };
+            identify(&scope, "stripe", &event(Some("e"), &[]), IdentityBy::Auto, b"", &[])
+        };
+        let (signed, unsigned) = (at(false), at(true));
+        assert!(signed.transaction != unsigned.transaction && signed.identity != unsigned.identity);
     }
 
     #[test]

@@ -126,7 +126,7 @@ impl Gate {
     fn arrives(&mut self, events: &[Event]) -> (LeaseId, Decided) {
         self.next += 2;
         let (id, next) = (LeaseId(self.next), LeaseId(self.next + 1));
-        let scope = Scope { upstream: "http://app", host: None, segments: &[] };
+        let scope = Scope { upstream: "http://app", host: None, segments: &[], unsigned: false };
         let arriving = |event: &Event| Arriving {
             identified: identify(&scope, "test", event, self.policy.identity, b"", &[]),
             reference: Arc::from(&*event.reference),
@@ -291,6 +291,15 @@ fn what_is_older_than_money_moved_is_stale_and_meets_what_the_rule_says() {
         assert_eq!((decision, heard), (Decision::Stale, course));
         assert!(gate.last.transactions.is_empty(), "nothing is remembered of it");
     }
+}
+
+#[test]
+fn after_a_late_failure_a_new_try_of_the_provider_is_not_stale() {
+    let mut gate = Gate::new(|_| ());
+    gate.settled(&Event { state: Some(State::Paid), ..numbered("e1") });
+    gate.settled(&Event { state: Some(State::Failed), ..numbered("e2") });
+    let (id, decision, course) = gate.comes(&Event { state: Some(State::Pending), ..numbered("e3") });
+    assert_eq!((decision, course), (Decision::NewState, Course::Deliver(id)));
 }
 
 #[test]

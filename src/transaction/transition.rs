@@ -213,7 +213,8 @@ impl Step<'_> {
             let id = self.delivery.id;
             let follower = self.follower(event).cloned();
             let transaction = self.transaction(event.transaction);
-            transaction.final_state_seen |= moved;
+            // A late failure takes back what had moved.
+            transaction.final_state_seen = moved || transaction.final_state_seen && event.state != Some(State::Failed);
             transaction.forget_expired(now);
             let retained = now.after(letter.policy.retention);
             let window_ends = now.after(letter.policy.collapse_window);

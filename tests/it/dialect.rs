@@ -113,8 +113,7 @@ fn gate(case: &Case, places: &[Place]) -> Vec<Found<'static>> {
         }
     }
     let view = RequestView { method: &case.method(), uri: &uri, headers: &headers, body: &case.body, segments: &[] };
-    let mut reader = Reader::new(&view, Dialect::Php);
-    reader.prepare(places);
+    let reader = Reader::new(&view, Dialect::Php);
     let owned = |found| match found {
         Found::One(text) => Found::One(std::borrow::Cow::Owned(String::from(text))),
         Found::Absent => Found::Absent,

@@ -1,19 +1,14 @@
-//! Values in a JSON body, by paths that are parsed with the configuration and read in one pass.
+//! A JSON body, parsed once into a list of what stands where, and values in it by keys or by path.
 //!
-//! Only the levels that a path visits are looked at; the rest is skipped without being built. Numbers keep the text
-//! they were written with.
+//! Nothing is built: each value is its place in the text, so that numbers keep the text they were written with, two
+//! members of one name are both seen, and reading one more value costs next to nothing.
 
 use std::{borrow::Cow, fmt, str::FromStr};
-
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::value::RawValue;
 
 use super::{Dialect, NoPlace, fields::TWICE};
 
 /// The deepest path a place may name.
 const MAX_STEPS: usize = 32;
-/// How many paths one pass serves.
-const PER_PASS: usize = 64;
 /// Deeper bodies are refused by PHP's `json_decode` as it is called by default.
 const PHP_DEPTH: usize = 511;
 /// Deeper bodies are refused by many parsers.
@@ -21,6 +16,7 @@ const STRICT_DEPTH: usize = 127;
 
 const COMPOUND: &str = "it is an object or a list";
 const CONFUSED: &str = "a list is read as an object by some, or the reverse";
+const NO_JSON: &str = "the body is not JSON";
 
 /// The way to one value: `$.a.b[0]["any name"]`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -30,14 +26,6 @@ pub struct JsonPath(Box<[Step]>);
 enum Step {
     Key(Box<str>),
     Index(usize, Box<str>),
-}
-
-impl JsonPath {
-    /// The path through these keys.
-    #[must_use]
-    pub fn keys(keys: &[&str]) -> Self {
-        Self(keys.iter().map(|key| Step::Key(Box::from(*key))).collect())
-    }
 }
 
 impl FromStr for JsonPath {
@@ -123,293 +111,451 @@ fn php_integer(digits: &str) -> bool {
     digits != "-0" && digits.parse::<i64>().is_ok()
 }
 
-/// Reads every path in as few passes as possible; the answers stand in the order of the paths.
-pub(super) fn read<'a>(body: &'a [u8], paths: &[&JsonPath], dialect: Dialect) -> Vec<Slot<'a>> {
-    let odd = |why| vec![Slot::Odd(why); paths.len()];
-    let Ok(text) = std::str::from_utf8(body) else {
-        return odd("the body is not UTF-8");
-    };
-    if let Some(why) = irregular(text, dialect) {
-        return odd(why);
-    }
-    let mut slots = Vec::with_capacity(paths.len());
-    for paths in paths.chunks(PER_PASS) {
-        let mut these = vec![Slot::Absent; paths.len()];
-        if pass(text, paths, &mut these, u64::MAX >> (PER_PASS - paths.len()), 0, dialect).is_err() {
-            return odd("the body is not JSON");
-        }
-        slots.append(&mut these);
-    }
-    slots
-}
-
-/// Finds what parsers differ on and a pass that skips would not notice: great depth, half surrogates, a NUL at the
-/// head of a name.
-fn irregular(text: &str, dialect: Dialect) -> Option<&'static str> {
-    let limit = if dialect == Dialect::Php { PHP_DEPTH } else { STRICT_DEPTH };
-    let bytes = text.as_bytes();
-    if openers(bytes) > limit || memchr::memmem::find(bytes, b"\\u").is_some() {
-        return look_closely(bytes, limit);
-    }
-    None
-}
-
-/// How many objects and lists there are at most; counted in bytes, so that the compiler counts many at once.
-fn openers(bytes: &[u8]) -> usize {
-    let count = |chunk: &[u8]| chunk.iter().map(|byte| u8::from(matches!(byte, b'{' | b'['))).sum::<u8>();
-    bytes.chunks(usize::from(u8::MAX)).map(|chunk| usize::from(count(chunk))).sum()
-}
-
-fn look_closely(bytes: &[u8], limit: usize) -> Option<&'static str> {
-    let (mut depth, mut at) = (0_usize, 0);
-    while let Some(byte) = bytes.get(at) {
-        at += 1;
-        match byte {
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' => depth = depth.saturating_sub(1),
-            b'"' => match string_end(bytes, at) {
-                Ok(end) => at = end,
-                Err(why) => return Some(why),
-            },
-            _ => {}
-        }
-        if depth > limit {
-            return Some("the body is nested too deeply");
-        }
-    }
-    None
-}
-
-/// The end of the string that starts here, behind its quote.
-fn string_end(bytes: &[u8], start: usize) -> Result<usize, &'static str> {
-    let unit = |at: usize| {
-        let digits = bytes.get(at..at + 6)?.strip_prefix(b"\\u")?;
-        u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
-    };
-    let mut at = start;
-    loop {
-        match bytes.get(at) {
-            None => return Ok(at),
-            Some(b'"') => return Ok(at + 1),
-            Some(b'\\') => match unit(at) {
-                Some(0) if at == start => return Err("a text begins with a NUL"),
-                Some(0xd800..=0xdbff) if matches!(unit(at + 6), Some(0xdc00..=0xdfff)) => at += 12,
-                Some(0xd800..=0xdfff) => return Err("half a character"),
-                Some(_) => at += 6,
-                None => at += 2,
-            },
-            Some(_) => at += 1,
-        }
-    }
-}
-
-fn pass<'a>(
+/// A JSON text, parsed.
+#[derive(Debug)]
+pub(super) struct Document<'a> {
     text: &'a str,
-    paths: &[&JsonPath],
-    slots: &mut [Slot<'a>],
-    live: u64,
-    depth: usize,
-    dialect: Dialect,
-) -> serde_json::Result<()> {
-    let mut parser = serde_json::Deserializer::from_str(text);
-    Walk { paths, slots, live, depth, dialect }.deserialize(&mut parser)?;
-    parser.end()
-}
-
-/// One level of the walk: the paths that lead here, as bits.
-struct Walk<'w, 'a> {
-    paths: &'w [&'w JsonPath],
-    slots: &'w mut [Slot<'a>],
-    live: u64,
-    depth: usize,
+    nodes: Vec<Node>,
     dialect: Dialect,
 }
 
-/// Which paths go on through a key or an index, and which would do so only if lists were objects.
-#[derive(Clone, Copy, Default)]
-struct Hit {
-    through: u64,
-    confused: u64,
+/// One value, or the name of a member; what it contains follows it.
+#[derive(Clone, Copy, Debug)]
+struct Node {
+    kind: Kind,
+    /// Where its text begins, and where it ends.
+    start: u32,
+    end: u32,
+    /// The first node that no longer belongs to it.
+    next: u32,
 }
 
-impl<'a> Walk<'_, 'a> {
-    fn hit(&self, matches: impl Fn(&Step) -> (bool, bool)) -> Hit {
-        bits(self.live).fold(Hit::default(), |hit, (index, bit)| {
-            match self.paths[index].0.get(self.depth).map(&matches) {
-                Some((true, _)) => Hit { through: hit.through | bit, ..hit },
-                Some((_, true)) => Hit { confused: hit.confused | bit, ..hit },
-                _ => hit,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Null,
+    Bool,
+    Number,
+    /// Written as it reads.
+    Plain,
+    /// With escapes.
+    Escaped,
+    List,
+    Object,
+}
+
+/// A value of a document, or that there is none, or none that could be told.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum At {
+    Nothing,
+    Odd(&'static str),
+    Node(u32),
+}
+
+impl<'a> Document<'a> {
+    /// Parses a body. What parsers differ on is refused: great depth, half surrogates, a NUL at the head of a text.
+    pub(super) fn parse(body: &'a [u8], dialect: Dialect) -> Result<Self, &'static str> {
+        let text = std::str::from_utf8(body).map_err(|_| "the body is not UTF-8")?;
+        let limit = if dialect == Dialect::Php { PHP_DEPTH } else { STRICT_DEPTH };
+        if u32::try_from(body.len()).is_err() {
+            return Err("the body is too long");
+        }
+        let nodes = Vec::with_capacity(body.len() / 12 + 1);
+        let nodes = Parser { bytes: body, at: 0, nodes, open: Vec::with_capacity(16), limit }.document()?;
+        Ok(Self { text, nodes, dialect })
+    }
+
+    pub(super) const fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
+    /// The whole of it.
+    pub(super) const fn root(&self) -> At {
+        if self.nodes.is_empty() { At::Nothing } else { At::Node(0) }
+    }
+
+    /// What stands at the end of this path.
+    pub(super) fn walk(&self, path: &JsonPath) -> Slot<'a> {
+        let end = path.0.iter().fold(self.root(), |at, step| match step {
+            Step::Key(key) => self.member(at, key),
+            Step::Index(index, text) => self.item(at, *index, text),
+        });
+        self.slot(end)
+    }
+
+    /// The member of this name. Of two, PHP takes the last.
+    pub(super) fn member(&self, at: At, name: &str) -> At {
+        let At::Node(index) = at else { return at };
+        let node = self.nodes[index as usize];
+        match node.kind {
+            Kind::Object => {
+                let mut found = At::Nothing;
+                let mut key = index + 1;
+                while key < node.next {
+                    let value = key + 1;
+                    if self.is_named(key, name) {
+                        found = match found {
+                            At::Nothing => At::Node(value),
+                            _ if self.dialect == Dialect::Php => At::Node(value),
+                            _ => At::Odd(TWICE),
+                        };
+                    }
+                    key = self.nodes[value as usize].next;
+                }
+                found
             }
+            Kind::List => match name.parse() {
+                Ok(position) if self.items(index).nth(position).is_some() => At::Odd(CONFUSED),
+                _ => At::Nothing,
+            },
+            _ => At::Nothing,
+        }
+    }
+
+    fn item(&self, at: At, position: usize, written: &str) -> At {
+        let At::Node(index) = at else { return at };
+        match self.nodes[index as usize].kind {
+            Kind::List => self.items(index).nth(position).map_or(At::Nothing, At::Node),
+            Kind::Object => match self.member(at, written) {
+                At::Nothing => At::Nothing,
+                _ => At::Odd(CONFUSED),
+            },
+            // PHP reads a letter out of a text by its index.
+            Kind::Plain | Kind::Escaped => At::Odd(CONFUSED),
+            _ => At::Nothing,
+        }
+    }
+
+    /// The values of a list; none where it is none.
+    pub(super) fn items(&self, index: u32) -> impl Iterator<Item = u32> {
+        let node = self.nodes[index as usize];
+        let end = if node.kind == Kind::List { node.next } else { index };
+        let mut next = index + 1;
+        std::iter::from_fn(move || {
+            let item = (next < end).then_some(next)?;
+            next = self.nodes[item as usize].next;
+            Some(item)
         })
     }
 
-    fn set(&mut self, paths: u64, slot: &Slot<'a>) {
-        for (index, _) in bits(paths) {
-            // In PHP the last one counts; to the strict reader what was odd once stays odd.
-            if self.dialect == Dialect::Php || !matches!(self.slots[index], Slot::Odd(_)) {
-                self.slots[index] = slot.clone();
-            }
+    pub(super) fn is_list(&self, index: u32) -> bool {
+        self.nodes[index as usize].kind == Kind::List
+    }
+
+    pub(super) fn is_object(&self, index: u32) -> bool {
+        self.nodes[index as usize].kind == Kind::Object
+    }
+
+    /// The names of an object's members, as they are written; none where it is none.
+    pub(super) fn names(&self, index: u32) -> impl Iterator<Item = &'a str> {
+        let node = self.nodes[index as usize];
+        let end = if node.kind == Kind::Object { node.next } else { index };
+        let mut next = index + 1;
+        std::iter::from_fn(move || {
+            let key = (next < end).then_some(next)?;
+            next = self.nodes[key as usize + 1].next;
+            Some(self.inside(key))
+        })
+    }
+
+    pub(super) fn slot(&self, at: At) -> Slot<'a> {
+        let index = match at {
+            At::Nothing => return Slot::Absent,
+            At::Odd(why) => return Slot::Odd(why),
+            At::Node(index) => index,
+        };
+        match self.nodes[index as usize].kind {
+            Kind::Null => Slot::Null,
+            Kind::Bool => Slot::Bool(self.written(index) == "true"),
+            Kind::Number => Slot::Number(self.written(index)),
+            Kind::Plain => Slot::Text(Cow::Borrowed(self.inside(index))),
+            Kind::Escaped => serde_json::from_str(self.written(index))
+                .map_or(Slot::Odd("the text is not well encoded"), |text| Slot::Text(Cow::Owned(text))),
+            Kind::List | Kind::Object => Slot::Odd(COMPOUND),
         }
     }
 
-    /// The part of these paths that ends here.
-    fn ending(&self, paths: u64) -> u64 {
-        bits(paths)
-            .filter(|(index, _)| self.paths[*index].0.len() == self.depth + 1)
-            .fold(0, |ending, (_, bit)| ending | bit)
-    }
-
-    fn below(&mut self, live: u64) -> Walk<'_, 'a> {
-        Walk { paths: self.paths, slots: self.slots, live, depth: self.depth + 1, dialect: self.dialect }
-    }
-
-    /// Takes the whole value, for the paths that end in it and for those that go on.
-    fn whole(&mut self, raw: &'a RawValue, through: u64, ending: u64) -> serde_json::Result<()> {
-        let text = raw.get();
-        self.set(ending, &leaf(text));
-        match through & !ending {
-            0 => Ok(()),
-            rest => pass(text, self.paths, self.slots, rest, self.depth + 1, self.dialect),
+    fn is_named(&self, key: u32, name: &str) -> bool {
+        match self.nodes[key as usize].kind {
+            Kind::Plain => self.inside(key) == name,
+            _ => matches!(self.slot(At::Node(key)), Slot::Text(text) if text == name),
         }
     }
-}
 
-fn bits(mut set: u64) -> impl Iterator<Item = (usize, u64)> {
-    std::iter::from_fn(move || {
-        let bit = set & set.wrapping_neg();
-        set &= !bit;
-        (bit != 0).then(|| (bit.trailing_zeros() as usize, bit))
-    })
-}
+    /// As it stands there, a text with its quotes.
+    fn written(&self, index: u32) -> &'a str {
+        let node = self.nodes[index as usize];
+        &self.text[node.start as usize..node.end as usize]
+    }
 
-fn leaf(text: &str) -> Slot<'_> {
-    match text.as_bytes().first() {
-        Some(b'"') if memchr::memchr(b'\\', text.as_bytes()).is_none() => {
-            Slot::Text(Cow::Borrowed(text.trim_matches('"')))
-        }
-        Some(b'"') => serde_json::from_str(text)
-            .map_or(Slot::Odd("the text is not well encoded"), |text| Slot::Text(Cow::Owned(text))),
-        Some(b'{' | b'[') => Slot::Odd(COMPOUND),
-        Some(b't') => Slot::Bool(true),
-        Some(b'f') => Slot::Bool(false),
-        Some(b'n') | None => Slot::Null,
-        Some(_) => Slot::Number(text),
+    fn inside(&self, index: u32) -> &'a str {
+        let node = self.nodes[index as usize];
+        &self.text[node.start as usize + 1..node.end as usize - 1]
     }
 }
 
-impl<'a> DeserializeSeed<'a> for Walk<'_, 'a> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
+/// Goes once over the text (RFC 8259), with the containers that are open on a list of its own: no depth overflows.
+struct Parser<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    nodes: Vec<Node>,
+    open: Vec<u32>,
+    limit: usize,
 }
 
-impl<'a> Visitor<'a> for Walk<'_, 'a> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_map<A: MapAccess<'a>>(mut self, mut map: A) -> Result<(), A::Error> {
-        let mut seen = 0;
-        while let Some(hit) = map.next_key_seed(Key(&self))? {
-            self.set(hit.confused, &Slot::Odd(CONFUSED));
-            if hit.through & seen != 0 {
-                let again = if self.dialect == Dialect::Php { Slot::Absent } else { Slot::Odd(TWICE) };
-                self.set(hit.through, &again);
-            }
-            seen |= hit.through;
-            match (hit.through, self.ending(hit.through)) {
-                (0, _) => {
-                    map.next_value::<IgnoredAny>()?;
-                }
-                (through, 0) => map.next_value_seed(self.below(through))?,
-                (through, ending) => {
-                    let raw = map.next_value()?;
-                    self.whole(raw, through, ending).map_err(serde::de::Error::custom)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'a>>(mut self, mut list: A) -> Result<(), A::Error> {
-        for position in 0_usize.. {
-            let hit = self.hit(|step| match step {
-                Step::Index(index, _) => (*index == position, false),
-                Step::Key(key) => (false, key.parse() == Ok(position)),
-            });
-            let more = match (hit.through, self.ending(hit.through)) {
-                (0, _) => list.next_element::<IgnoredAny>()?.is_some(),
-                (through, 0) => list.next_element_seed(self.below(through))?.is_some(),
-                (through, ending) => match list.next_element()? {
-                    None => false,
-                    Some(raw) => {
-                        self.whole(raw, through, ending).map_err(serde::de::Error::custom)?;
-                        true
+impl Parser<'_> {
+    fn document(mut self) -> Result<Vec<Node>, &'static str> {
+        self.value()?;
+        loop {
+            self.space();
+            let Some(&container) = self.open.last() else { break };
+            let object = self.nodes[container as usize].kind == Kind::Object;
+            match self.bytes.get(self.at) {
+                Some(b',') => {
+                    self.at += 1;
+                    if object {
+                        self.key()?;
                     }
-                },
-            };
-            if !more {
-                break;
+                    self.value()?;
+                }
+                Some(b'}') if object => self.close(),
+                Some(b']') if !object => self.close(),
+                _ => return Err(NO_JSON),
             }
-            self.set(hit.confused, &Slot::Odd(CONFUSED));
+        }
+        if self.at == self.bytes.len() { Ok(self.nodes) } else { Err(NO_JSON) }
+    }
+
+    /// One value; of one that contains others, all down to the first that contains none.
+    fn value(&mut self) -> Result<(), &'static str> {
+        loop {
+            self.space();
+            let start = self.at;
+            let (kind, end) = match self.bytes.get(start) {
+                Some(b'{') => (Kind::Object, b'}'),
+                Some(b'[') => (Kind::List, b']'),
+                Some(b'"') => {
+                    let kind = self.string()?;
+                    self.leaf(kind, start);
+                    return Ok(());
+                }
+                Some(b'-' | b'0'..=b'9') => {
+                    self.number()?;
+                    self.leaf(Kind::Number, start);
+                    return Ok(());
+                }
+                Some(b't') => return self.word(b"true", Kind::Bool),
+                Some(b'f') => return self.word(b"false", Kind::Bool),
+                Some(b'n') => return self.word(b"null", Kind::Null),
+                _ => return Err(NO_JSON),
+            };
+            if self.open.len() == self.limit {
+                return Err("the body is nested too deeply");
+            }
+            self.open.push(index(self.nodes.len()));
+            self.at += 1;
+            self.leaf(kind, start);
+            self.space();
+            if self.bytes.get(self.at) == Some(&end) {
+                self.close();
+                return Ok(());
+            }
+            if kind == Kind::Object {
+                self.key()?;
+            }
+        }
+    }
+
+    fn close(&mut self) {
+        self.at += 1;
+        let next = index(self.nodes.len());
+        if let Some(container) = self.open.pop() {
+            let node = &mut self.nodes[container as usize];
+            (node.end, node.next) = (index(self.at), next);
+        }
+    }
+
+    fn leaf(&mut self, kind: Kind, start: usize) {
+        let next = index(self.nodes.len() + 1);
+        self.nodes.push(Node { kind, start: index(start), end: index(self.at), next });
+    }
+
+    fn key(&mut self) -> Result<(), &'static str> {
+        self.space();
+        let start = self.at;
+        if self.bytes.get(start) != Some(&b'"') {
+            return Err(NO_JSON);
+        }
+        let kind = self.string()?;
+        self.leaf(kind, start);
+        self.space();
+        if self.bytes.get(self.at) != Some(&b':') {
+            return Err(NO_JSON);
+        }
+        self.at += 1;
+        Ok(())
+    }
+
+    fn word(&mut self, word: &[u8], kind: Kind) -> Result<(), &'static str> {
+        let start = self.at;
+        if !self.bytes[start..].starts_with(word) {
+            return Err(NO_JSON);
+        }
+        self.at += word.len();
+        self.leaf(kind, start);
+        Ok(())
+    }
+
+    fn space(&mut self) {
+        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.bytes.get(self.at) {
+            self.at += 1;
+        }
+    }
+
+    /// A text from its quote to the one that ends it.
+    fn string(&mut self) -> Result<Kind, &'static str> {
+        self.at += 1;
+        let (first, mut kind) = (self.at, Kind::Plain);
+        loop {
+            match self.bytes.get(self.at) {
+                Some(b'"') => {
+                    self.at += 1;
+                    return Ok(kind);
+                }
+                Some(b'\\') => {
+                    self.escape(first)?;
+                    kind = Kind::Escaped;
+                }
+                None | Some(0..=0x1f) => return Err(NO_JSON),
+                Some(_) => self.at += 1,
+            }
+        }
+    }
+
+    fn escape(&mut self, first: usize) -> Result<(), &'static str> {
+        self.at += match self.bytes.get(self.at + 1) {
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => 2,
+            _ => match self.unit(self.at) {
+                None => return Err(NO_JSON),
+                Some(0) if self.at == first => return Err("a text begins with a NUL"),
+                Some(0xd800..=0xdbff) if matches!(self.unit(self.at + 6), Some(0xdc00..=0xdfff)) => 12,
+                Some(0xd800..=0xdfff) => return Err("half a character"),
+                Some(_) => 6,
+            },
+        };
+        Ok(())
+    }
+
+    /// The half or whole character that `\uXXXX` stands for.
+    fn unit(&self, at: usize) -> Option<u32> {
+        let digits = self.bytes.get(at..at + 6)?.strip_prefix(b"\\u")?;
+        digits.iter().try_fold(0, |unit, digit| Some(unit << 4 | char::from(*digit).to_digit(16)?))
+    }
+
+    fn number(&mut self) -> Result<(), &'static str> {
+        self.skip(b"-");
+        if !self.skip(b"0") {
+            self.digits()?;
+        }
+        if self.skip(b".") {
+            self.digits()?;
+        }
+        if self.skip(b"eE") {
+            self.skip(b"+-");
+            self.digits()?;
         }
         Ok(())
     }
 
-    /// PHP reads a letter out of a text by its index.
-    fn visit_str<E>(mut self, _: &str) -> Result<(), E> {
-        let hit = self.hit(|step| (false, matches!(step, Step::Index(..))));
-        self.set(hit.confused, &Slot::Odd(CONFUSED));
-        Ok(())
+    fn skip(&mut self, any: &[u8]) -> bool {
+        let there = self.bytes.get(self.at).is_some_and(|byte| any.contains(byte));
+        self.at += usize::from(there);
+        there
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
+    fn digits(&mut self) -> Result<(), &'static str> {
+        let count = self.bytes[self.at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+        self.at += count;
+        if count == 0 { Err(NO_JSON) } else { Ok(()) }
     }
 }
 
-/// Compares a key with the next step of every live path, without keeping it.
-struct Key<'k, 'w, 'a>(&'k Walk<'w, 'a>);
-
-impl<'a> DeserializeSeed<'a> for Key<'_, '_, 'a> {
-    type Value = Hit;
-
-    fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<Hit, D::Error> {
-        deserializer.deserialize_str(self)
-    }
+/// The body is not longer than this, and holds no more nodes than bytes.
+fn index(position: usize) -> u32 {
+    u32::try_from(position).unwrap_or(u32::MAX)
 }
 
-impl Visitor<'_> for Key<'_, '_, '_> {
-    type Value = Hit;
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::value::RawValue;
 
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key")
+    use super::*;
+
+    fn parses(text: &str) -> bool {
+        Document::parse(text.as_bytes(), Dialect::Php).is_ok()
     }
 
-    fn visit_str<E>(self, key: &str) -> Result<Hit, E> {
-        Ok(self.0.hit(|step| match step {
-            Step::Key(wanted) => (**wanted == *key, false),
-            Step::Index(_, text) => (false, **text == *key),
-        }))
+    #[test]
+    fn what_is_json_is_what_the_standard_says() {
+        for json in ["0", "-0", "1.5e+3", "[]", "{}", " [ 1 , [ ] , {\"a\" : null} ] ", "\"\\u00e9\\/\"", "true"] {
+            assert!(parses(json), "{json}");
+        }
+        for other in [
+            "",
+            "01",
+            "1.",
+            ".5",
+            "-",
+            "+1",
+            "1e",
+            "[1,]",
+            "[,1]",
+            "{\"a\"}",
+            "{\"a\":1,}",
+            "{a:1}",
+            "'a'",
+            "\"a",
+            "\"\\x\"",
+            "\"\t\"",
+            "nul",
+            "[1}",
+            "{\"a\":1]",
+            "1 2",
+            "[1][2]",
+            "\"\\u12g4\"",
+            "NaN",
+            "]",
+        ] {
+            assert!(!parses(other), "{other}");
+        }
+    }
+
+    proptest! {
+        /// The other parser of the house has been read by many.
+        #[test]
+        fn another_parser_takes_the_same_texts_for_json(
+            text in "([\\[\\]{},:]|\"[a\\\\\"u0-9 ]{0,4}\"|-?[0-9.eE+]{1,4}|true|null|[ \n]){0,12}",
+        ) {
+            let odd = |text: &str| matches!(Document::parse(text.as_bytes(), Dialect::Php), Err(why) if why != NO_JSON);
+            prop_assume!(!odd(&text));
+            prop_assert_eq!(parses(&text), serde_json::from_str::<&RawValue>(&text).is_ok(), "{}", text);
+        }
+
+        #[test]
+        fn every_value_is_found_where_another_parser_finds_it(
+            names in proptest::collection::vec("[a-c\\\\n]{1,2}", 1..6),
+            values in proptest::collection::vec("[a-c\n\"é]{0,3}", 6..7),
+        ) {
+            let members: serde_json::Map<_, _> =
+                names.iter().cloned().zip(values.iter().map(|v| serde_json::Value::from(v.as_str()))).collect();
+            let text = serde_json::json!({"x": [1, members]}).to_string();
+            let document = Document::parse(text.as_bytes(), Dialect::Strict).unwrap();
+            let list = document.member(document.root(), "x");
+            let object = document.item(list, 1, "1");
+            for (name, value) in &members {
+                let found = document.slot(document.member(object, name));
+                prop_assert_eq!(found, Slot::Text(Cow::Borrowed(value.as_str().unwrap())));
+            }
+        }
     }
 }

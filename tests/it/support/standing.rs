@@ -183,7 +183,8 @@ pub fn mollie_at(host: &str, target: &str, reference: &str) -> String {
 /// A webhook that carries the hash under which its payer comes back, as Stripe's do.
 pub fn joined(reference: &str, hash: &str) -> String {
     let object = format!("{{\"payment_intent\":\"{reference}\",\"metadata\":{{\"payment_hash\":\"{hash}\"}}}}");
-    post(HOOK, "Content-Type: application/json\r\n", &format!("{{\"data\":{{\"object\":{object}}}}}"))
+    let event = format!("\"id\":\"evt_{reference}_{hash}\",\"object\":\"event\",\"type\":\"charge.succeeded\"");
+    post(HOOK, "Content-Type: application/json\r\n", &format!("{{{event},\"data\":{{\"object\":{object}}}}}"))
 }
 
 /// The payer comes back.

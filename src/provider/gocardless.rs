@@ -1,0 +1,96 @@
+//! GoCardless: signed batches of events, which may speak of several payments and of other things.
+
+use std::{borrow::Cow, time::Duration};
+
+use http::StatusCode;
+
+use super::{
+    contract::{Ack, Provider, Scheme, SecretKind, Signing, Unrecognised},
+    extract::{Reader, Value},
+    signature::{self, BodyMac},
+};
+use crate::callback::{Event, State};
+
+/// The declaration.
+pub static GOCARDLESS: Provider = Provider {
+    name: "gocardless",
+    title: "GoCardless",
+    marks: &[SIGNATURE.header],
+    recognise,
+    scheme: Scheme::Signed(Signing {
+        kinds: &[SecretKind::Hmac],
+        settings: &[],
+        ready: signature::sha256,
+        check: |reader, keyring, _| SIGNATURE.check(reader, keyring),
+    }),
+    events: |reader, _| events(reader.json()),
+    ack: Ack::empty(StatusCode::NO_CONTENT),
+    // "Invalid Token", which it asks for.
+    refusal: 498,
+    answer_limit: Duration::from_secs(10),
+    // It tries eight times more at growing intervals, and does not say how far they grow.
+    retry_span: Duration::from_secs(3 * 24 * 3600),
+    sources: &[
+        "https://developer.gocardless.com/getting-started/staying-up-to-date-with-webhooks/",
+        "https://support.gocardless.com/hc/en-nz/articles/360000989989-Webhook-retries-failures",
+        "https://developer.gocardless.com/api-reference/#appendix-webhooks",
+    ],
+};
+
+const SIGNATURE: BodyMac = BodyMac { header: "webhook-signature", prefix: "" };
+
+fn recognise(reader: &Reader<'_>) -> bool {
+    let first = reader.json().get("events").items().ok().and_then(|mut events| events.next());
+    first.is_some_and(|event| {
+        event.get("links").is_object()
+            && ["id", "resource_type", "action"].iter().all(|name| event.get(name).is_there())
+    })
+}
+
+fn events(json: Value<'_>) -> Result<Vec<Event>, Unrecognised> {
+    let events: Vec<_> = json.get("events").items()?.map(event).collect::<Result<_, _>>()?;
+    if events.is_empty() { Err(Unrecognised("the callback carries no event".into())) } else { Ok(events) }
+}
+
+fn event(event: Value<'_>) -> Result<Event, Unrecognised> {
+    let resource = event.get("resource_type").needed()?;
+    let action = event.get("action").needed()?;
+    let event_type = format!("{resource}.{action}");
+    let state = state(&resource, &action);
+    let cause = event.at(["details", "cause"]).text()?.map(Cow::into_owned);
+    Ok(Event {
+        reference: reference(event, &resource)?,
+        event_id: Some(event.get("id").needed()?.into_owned()),
+        state,
+        detail: if state.is_none() { Some(action.into_owned()) } else { cause },
+        facts: vec![("type", event_type.clone())],
+        event_type: Some(event_type),
+        ..Event::default()
+    })
+}
+
+/// The payment, where it is linked; else what the event is about: of `mandates` the `mandate`.
+fn reference<'d>(event: Value<'d>, resource: &'d str) -> Result<String, Unrecognised> {
+    let links = event.get("links");
+    if let Some(payment) = links.get("payment").text()? {
+        return Ok(payment.into_owned());
+    }
+    let one = resource.strip_suffix('s').unwrap_or(resource);
+    let told = links.get(one).text()?.map(Cow::into_owned);
+    told.ok_or_else(|| Unrecognised(format!("an event links neither a payment nor what it is about ({resource})")))
+}
+
+/// What is on its way, and what comes back to the merchant after a chargeback, is a step and no state.
+fn state(resource: &str, action: &str) -> Option<State> {
+    Some(match (resource, action) {
+        ("payments", "created" | "customer_approval_granted" | "submitted" | "resubmission_requested") => {
+            State::Pending
+        }
+        ("payments", "confirmed" | "paid_out") => State::Paid,
+        ("payments", "failed" | "late_failure_settled" | "customer_approval_denied") => State::Failed,
+        ("payments", "cancelled") => State::Cancelled,
+        ("payments", "charged_back" | "chargeback_settled") => State::ChargedBack,
+        ("refunds", "paid") => State::Refunded,
+        _ => return None,
+    })
+}
