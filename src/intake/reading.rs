@@ -131,12 +131,7 @@ impl Reading {
     ) -> Self {
         let head = whole.head();
         let signature = provider.scheme.check(reader, keyring, now);
-        let scope = Scope {
-            upstream,
-            host: route.scope_host.then_some(whole.host),
-            segments: &route.segments,
-            unsigned: signature == Signature::Absent,
-        };
+        let scope = Scope { upstream, host: route.scope_host.then_some(whole.host), segments: &route.segments };
         let read = || {
             let events = provider::read(provider, keyring, &route.places, reader)?;
             events
@@ -148,6 +143,7 @@ impl Reading {
                         _ => Vec::new(),
                     };
                     let identified = identify(&scope, provider.name, &event, policy.identity, whole.body, &places);
+                    let identified = if signature == Signature::Absent { identified.unsigned() } else { identified };
                     Ok(Statement { event, identified, policy })
                 })
                 .collect::<Result<Vec<_>, Unrecognised>>()
@@ -198,7 +194,8 @@ impl Reading {
         let arriving = |statement: &Statement| Arriving {
             identified: statement.identified,
             reference: Arc::from(&*statement.event.reference),
-            state: statement.event.state,
+            // What anybody may have made up makes nothing stale.
+            state: statement.event.state.filter(|_| self.signature != Signature::Absent),
             verified: self.signature == Signature::Valid,
             policy: Arc::clone(&statement.policy),
         };

@@ -126,7 +126,7 @@ impl Gate {
     fn arrives(&mut self, events: &[Event]) -> (LeaseId, Decided) {
         self.next += 2;
         let (id, next) = (LeaseId(self.next), LeaseId(self.next + 1));
-        let scope = Scope { upstream: "http://app", host: None, segments: &[], unsigned: false };
+        let scope = Scope { upstream: "http://app", host: None, segments: &[] };
         let arriving = |event: &Event| Arriving {
             identified: identify(&scope, "test", event, self.policy.identity, b"", &[]),
             reference: Arc::from(&*event.reference),
