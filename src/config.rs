@@ -7,6 +7,7 @@ pub mod report;
 mod rules;
 mod section;
 mod setting;
+mod tls;
 mod tree;
 mod windows;
 
@@ -16,6 +17,7 @@ pub use self::{
     options::{AdminOptions, Engine, GatewayOptions, StoreOptions, UpstreamOptions},
     provider::{ProviderOptions, World},
     report::{Effective, Finding, Origin, Report, Source},
+    tls::TlsOptions,
 };
 use self::{
     section::{Document, Section},
@@ -37,6 +39,8 @@ pub struct Config {
     pub preset: Option<&'static str>,
     /// Where the gate listens, and its bounds.
     pub gateway: GatewayOptions,
+    /// Where TLS is spoken, and with which certificates.
+    pub tls: Vec<TlsOptions>,
     /// Where the app is.
     pub upstream: UpstreamOptions,
     /// What is remembered.
@@ -152,13 +156,20 @@ fn read(preset: Option<&'static str>, mut documents: Vec<Document>, world: &Worl
     let providers = provider::read(&documents, world, report);
     let rules = rules::read(&documents, world, report);
     documents.push(document(Source::Sample, SAMPLE, report));
+    let gateway = GatewayOptions::read(&mut Section::open("gateway", &documents, report));
+    let tls = tls::read(&documents, &gateway.listen, world, report);
+    if gateway.listen.is_empty() && tls.is_empty() {
+        let mut section = Section::open("gateway", &documents, report);
+        section.fault("listen", "the gate listens nowhere", "write at least one address, or a [[tls]]");
+    }
     let upstream = UpstreamOptions::read(&mut Section::open("upstream", &documents, report));
     let base = windows::base_policy(&upstream);
     report.effective.extend(rules::defaults(&base));
     windows::check(&rules, &base, world, report);
     Config {
         preset,
-        gateway: GatewayOptions::read(&mut Section::open("gateway", &documents, report)),
+        gateway,
+        tls,
         store: StoreOptions::read(&mut Section::open("store", &documents, report)),
         admin: AdminOptions::read(&mut Section::open("admin", &documents, report)),
         log: options::read_log(&mut Section::open("log", &documents, report)),

@@ -1,5 +1,7 @@
 //! The composition root: from a configuration to a running gate, and the order in which its parts start and stop.
 
+mod certificates;
+
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
@@ -8,12 +10,13 @@ use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use crate::{
     admin::{self, Readiness},
     callback::Channel,
-    config::Config,
+    config::{Config, TlsOptions},
     dispatch::{self, Dispatch},
     ingress::{
         Listener,
         listener::{self, Control, Drained},
         reception::{self, Reception},
+        tls::Keyring,
     },
     intake::Intake,
     provider::{PROVIDERS, generic::GENERIC},
@@ -49,7 +52,8 @@ pub struct Running {
 ///
 /// When an address can't be had, or the app's address makes no sense.
 pub async fn start(config: Config, metrics: Arc<Metrics>) -> anyhow::Result<Running> {
-    let listener = Listener::bind(&config.gateway.listen, listener_options(&config)).context("gateway.listen")?;
+    let keyring = Arc::new(Keyring::new(config.tls.iter().map(TlsOptions::entry).collect()));
+    let listener = open(&config, &keyring, &metrics)?;
     let desk = match config.admin.listen {
         Some(address) => Some(
             TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} (admin.listen)"))?,
@@ -77,6 +81,10 @@ pub async fn start(config: Config, metrics: Arc<Metrics>) -> anyhow::Result<Runn
     if !config.upstream.check_every.is_zero() {
         beside.push(tokio::spawn(async move { upstream.watch(config.upstream.check_every).await }));
     }
+    if !config.tls.is_empty() {
+        let files = config.tls.iter().map(|tls| tls.files.clone()).collect();
+        beside.push(tokio::spawn(certificates::keep(files, keyring, Arc::clone(&metrics))));
+    }
     if let Some(desk) = desk {
         let ended = until(stopped.clone());
         beside.push(tokio::spawn(admin::serve(desk, Arc::clone(&metrics), ready.clone(), ended)));
@@ -84,6 +92,22 @@ pub async fn start(config: Config, metrics: Arc<Metrics>) -> anyhow::Result<Runn
     let served = tokio::spawn(listener.serve(reception, until(stopped), move || config.gateway.drain));
     ready.ready("gate");
     Ok(Running { addresses, admin, metrics, ready, stop, served, beside })
+}
+
+/// Binds every address, and says at which of them TLS is spoken.
+fn open(config: &Config, keyring: &Keyring, metrics: &Metrics) -> anyhow::Result<Listener> {
+    let mut options = listener_options(config, metrics);
+    let bind = |address: SocketAddr| listener::bind(address, options.backlog);
+    let plain = config.gateway.listen.iter().map(|address| bind(*address)).collect::<Result<Vec<_>, _>>();
+    let mut sockets = plain.context("gateway.listen")?;
+    for address in keyring.addresses() {
+        let socket = bind(address).context("tls.listen")?;
+        if let Some(terms) = keyring.terms(address, config.gateway.http2)? {
+            options.tls.insert(socket.local_addr()?, terms);
+        }
+        sockets.push(socket);
+    }
+    Ok(Listener::over(sockets, options))
 }
 
 impl Running {
@@ -144,11 +168,15 @@ async fn show_gauges<S: Store>(
     }
 }
 
-fn listener_options(config: &Config) -> listener::Options {
+fn listener_options(config: &Config, metrics: &Metrics) -> listener::Options {
     let gateway = &config.gateway;
     listener::Options {
         proxy_protocol: gateway.proxy_protocol.clone(),
         handshake_timeout: gateway.handshake_timeout,
+        max_handshakes: gateway.max_handshakes,
+        handshakes: metrics.handshakes.clone(),
+        http2: gateway.http2,
+        max_streams: u32::try_from(gateway.max_streams).unwrap_or(u32::MAX),
         header_timeout: gateway.header_timeout,
         idle_timeout: gateway.idle_timeout,
         max_connections: gateway.max_connections,

@@ -12,5 +12,7 @@ pub use self::{
     exposition::Exposition,
     line::{CALLBACK_TARGET, CallbackLine, log_callback},
     log::{LogFormat, LogGuard, LogOptions, LogSink, dispatcher, start_logging},
-    metrics::{CallbackCounters, Channels, DECISIONS, JOINED_BY, Metrics, OUTCOMES, RequestKind},
+    metrics::{
+        CallbackCounters, Channels, DECISIONS, Handshake, Handshakes, JOINED_BY, Metrics, OUTCOMES, RequestKind,
+    },
 };

@@ -136,6 +136,12 @@ impl Watch {
         }
     }
 
+    /// Whether the last look found every file as the one before had.
+    #[must_use]
+    pub fn is_still(&self) -> bool {
+        self.0.iter().all(|watched| watched.still)
+    }
+
     /// What this file was last said to be, if it is among these.
     #[must_use]
     pub fn known(&self, path: &Path) -> Option<Content> {

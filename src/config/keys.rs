@@ -1,7 +1,7 @@
 //! Every key of the configuration, declared once: what is not here is refused, what is here stands in `config.toml`.
 
 /// The keys before the first section.
-pub const ROOT: &[&str] = &["preset", "gateway", "upstream", "store", "admin", "log", "provider", "rule"];
+pub const ROOT: &[&str] = &["preset", "gateway", "tls", "upstream", "store", "admin", "log", "provider", "rule"];
 
 /// A section and its keys.
 pub struct SectionKeys {
@@ -27,6 +27,9 @@ pub const SECTIONS: &[SectionKeys] = &[
             "max_body",
             "max_waiters",
             "max_waiters_per_transaction",
+            "http2",
+            "max_streams",
+            "max_handshakes",
             "handshake_timeout",
             "header_timeout",
             "idle_timeout",
@@ -34,6 +37,7 @@ pub const SECTIONS: &[SectionKeys] = &[
             "threads",
         ],
     },
+    SectionKeys { section: "tls", keys: &["listen", "certificate", "key", "names"] },
     SectionKeys {
         section: "upstream",
         keys: &[

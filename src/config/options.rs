@@ -37,7 +37,13 @@ pub struct GatewayOptions {
     pub max_waiters: usize,
     /// How many callers wait for the same transaction at once.
     pub max_waiters_per_transaction: usize,
-    /// How long a client may take before its first request: over a PROXY header.
+    /// Whether HTTP/2 is spoken with who wants it.
+    pub http2: bool,
+    /// How many requests are under way at once on one connection of HTTP/2.
+    pub max_streams: usize,
+    /// How many connections may be at what comes before their first request, at one address.
+    pub max_handshakes: usize,
+    /// How long a client may take before its first request: over a PROXY header, over the handshake of TLS.
     pub handshake_timeout: Duration,
     /// How long a client may take over the head of a request.
     pub header_timeout: Duration,
@@ -60,6 +66,9 @@ impl Default for GatewayOptions {
             max_body: 1 << 20,
             max_waiters: 20_000,
             max_waiters_per_transaction: 10_000,
+            http2: true,
+            max_streams: 100,
+            max_handshakes: 1024,
             handshake_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
@@ -179,12 +188,8 @@ fn nonzero(node: &Node) -> Result<Duration, Problem> {
 impl GatewayOptions {
     pub(super) fn read(section: &mut Section<'_>) -> Self {
         let default = Self::default();
-        let listen = section.get("listen", default.listen.clone());
-        if listen.is_empty() {
-            section.fault("listen", "the gate listens nowhere", "write at least one address");
-        }
         Self {
-            listen,
+            listen: section.get("listen", default.listen),
             trusted_proxies: section.get("trusted_proxies", default.trusted_proxies),
             proxy_protocol: section.get("proxy_protocol", default.proxy_protocol),
             public_url: section.find_with("public_url", public_url),
@@ -196,6 +201,9 @@ impl GatewayOptions {
                 "max_waiters_per_transaction",
                 default.max_waiters_per_transaction,
             ),
+            http2: section.get("http2", default.http2),
+            max_streams: bound(section, "max_streams", default.max_streams),
+            max_handshakes: bound(section, "max_handshakes", default.max_handshakes),
             handshake_timeout: limit(section, "handshake_timeout", default.handshake_timeout),
             header_timeout: limit(section, "header_timeout", default.header_timeout),
             idle_timeout: limit(section, "idle_timeout", default.idle_timeout),

@@ -1,6 +1,6 @@
 //! What the user has of each provider: secrets and keys, read from the environment and from files.
 
-use std::{fmt, io, path::Path};
+use std::{fmt, io, os::unix::fs::PermissionsExt, path::Path};
 
 use http::Uri;
 
@@ -24,6 +24,8 @@ pub struct World<'a> {
     pub env: &'a dyn Fn(&str) -> Option<String>,
     /// The bytes of a file.
     pub file: &'a dyn Fn(&Path) -> io::Result<Vec<u8>>,
+    /// Whether every user of the machine can read a file.
+    pub readable_by_all: &'a dyn Fn(&Path) -> bool,
     /// The providers there are.
     pub providers: &'static [&'static Provider],
 }
@@ -32,7 +34,12 @@ impl World<'static> {
     /// The real one.
     #[must_use]
     pub fn real() -> Self {
-        Self { env: &|name| std::env::var(name).ok(), file: &|path| std::fs::read(path), providers: PROVIDERS }
+        Self {
+            env: &|name| std::env::var(name).ok(),
+            file: &|path| std::fs::read(path),
+            readable_by_all: &|path| std::fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o004 != 0),
+            providers: PROVIDERS,
+        }
     }
 }
 

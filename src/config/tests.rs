@@ -1,6 +1,12 @@
 //! Configurations that load and configurations that do not, each with what is said about it.
 
-use std::{fs, io, net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fs, io,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use http::{HeaderMap, Method, StatusCode, Uri};
 use proptest::prelude::*;
@@ -46,14 +52,29 @@ static STRIPE: Provider = provider(
 
 static PROVIDERS: &[&Provider] = &[&GENERIC, &MOLLIE, &STRIPE];
 
+fn pair(until: i32) -> (Vec<u8>, Vec<u8>) {
+    let mut params = rcgen::CertificateParams::new(["pay.example.org".into(), "*.pay.example.org".into()]).unwrap();
+    (params.not_before, params.not_after) = (rcgen::date_time_ymd(2001, 1, 1), rcgen::date_time_ymd(until, 1, 1));
+    let key = rcgen::KeyPair::generate().unwrap();
+    (params.self_signed(&key).unwrap().pem().into_bytes(), key.serialize_pem().into_bytes())
+}
+
+static PAIR: LazyLock<(Vec<u8>, Vec<u8>)> = LazyLock::new(|| pair(2901));
+static OLD: LazyLock<(Vec<u8>, Vec<u8>)> = LazyLock::new(|| pair(2002));
+
 /// A world where every variable but UNSET is set and every file but /nowhere is there.
 fn world() -> World<'static> {
     World {
         env: &|name| (name != "UNSET").then(|| format!("{name}-value")),
         file: &|path| match path.to_str() {
             Some("/nowhere") => Err(io::ErrorKind::NotFound.into()),
+            Some("/etc/oncegate/pay.example.org.pem") => Ok(PAIR.0.clone()),
+            Some("/etc/oncegate/pay.example.org.key") => Ok(PAIR.1.clone()),
+            Some("/old.pem") => Ok(OLD.0.clone()),
+            Some("/old.key") => Ok(OLD.1.clone()),
             _ => Ok(b"from-file\n".to_vec()),
         },
+        readable_by_all: &|path| path == Path::new("/old.key"),
         providers: PROVIDERS,
     }
 }
@@ -203,6 +224,56 @@ fn the_examples_of_rules_that_show_a_default_show_the_real_one() {
         .collect();
     let policy = |config: &Config| format!("{:?}", policy(config, "POST", "/x", &[], None));
     assert_eq!(policy(&rule(&examples)), policy(&rule("")));
+}
+
+#[test]
+fn a_certificate_is_read_with_its_key_and_called_by_its_first_name() {
+    let tls = "[[tls]]\ncertificate = '/etc/oncegate/pay.example.org.pem'\nkey = '/etc/oncegate/pay.example.org.key'\n";
+    let read = config(&format!("{tls}{tls}names = 'a.pay.example.org'\nlisten = '127.0.0.1:443'\n{tls}")).tls;
+    let shown: Vec<_> = read.iter().map(|tls| (&*tls.label, tls.listen[0].to_string())).collect();
+    let expected =
+        [("pay.example.org", "[::]:443"), ("a.pay.example.org", "127.0.0.1:443"), ("pay.example.org-2", "[::]:443")];
+    assert_eq!(shown, expected.map(|(name, address)| (name, address.to_owned())));
+}
+
+#[test]
+fn a_certificate_that_cannot_be_shown_is_a_fault_at_its_key() {
+    let faults = |text: &str| -> Vec<String> {
+        load(&format!("[[tls]]\n{text}")).faults.iter().map(|f| format!("{}: {}", f.path, f.message)).collect()
+    };
+    let good = "certificate = '/etc/oncegate/pay.example.org.pem'\nkey = '/etc/oncegate/pay.example.org.key'\n";
+    for (text, fault) in [
+        ("certificate = '/x'", "tls[0].key: it is missing"),
+        ("key = '/x'", "tls[0].certificate: it is missing"),
+        ("certificate = '/nowhere'\nkey = '/x'", "tls[0].certificate: the file /nowhere cannot be read"),
+        ("certificate = '/x'\nkey = '/old.key'", "tls[0].certificate: /x: no certificate can be read"),
+        ("certificate = '/old.pem'\nkey = '/nowhere'", "tls[0].key: the file /nowhere cannot be read"),
+        ("certificate = '/old.pem'\nkey = '/x'", "tls[0].key: /x: no private key can be read"),
+        (
+            "certificate = '/old.pem'\nkey = '/etc/oncegate/pay.example.org.key'",
+            "tls[0].key: /etc/oncegate/pay.example.org.key: the key belongs to another certificate",
+        ),
+        (&format!("{good}listen = []"), "tls[0].listen: the certificate is shown nowhere"),
+        (&format!("{good}names = 'a b'"), "tls[0].names: \"a b\" is no name of a host"),
+        (&format!("{good}listen = '[::]:8080'"), "tls[0].listen: [::]:8080 stands in gateway.listen too"),
+    ] {
+        let found = faults(text);
+        assert!(matches!(&found[..], [only] if only.starts_with(fault)), "{text}: {found:?}");
+    }
+    let nowhere = load("gateway.listen = []").faults;
+    assert!(nowhere[0].message.contains("listens nowhere"), "{nowhere:?}");
+    assert_eq!(load(&format!("gateway.listen = []\n[[tls]]\n{good}")).faults, []);
+}
+
+#[test]
+fn a_certificate_that_has_expired_or_is_for_others_and_a_key_that_all_can_read_are_warned_of() {
+    let told =
+        warnings("[[tls]]\ncertificate = '/old.pem'\nkey = '/old.key'\nnames = ['b.example', 'x.pay.example.org']\n");
+    let says = |what: &str| assert!(told.iter().any(|warning| warning.contains(what)), "{what}: {told:?}");
+    says("tls[0].key: every user of this machine can read the key");
+    says("tls[0].certificate: the certificate has expired at 2002-01-01");
+    says("tls[0].names: the certificate is not for b.example, but for pay.example.org, *.pay.example.org");
+    assert_eq!(told.len(), 3);
 }
 
 fn with<T>(

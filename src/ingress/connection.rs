@@ -9,14 +9,13 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll},
+    task::Poll,
     time::Duration,
 };
 
-use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header::CONNECTION};
+use http::{Request, Response};
 use hyper::{
-    body::{Body as HttpBody, Frame, Incoming, SizeHint},
+    body::{Body as _, Incoming},
     server::conn::http1,
     service::service_fn,
 };
@@ -27,17 +26,19 @@ use tokio::{
     net::TcpStream,
     sync::Notify,
 };
+use tokio_rustls::TlsAcceptor;
 
 use super::{
-    body::Body,
-    headers,
+    answer::{Answered, answer},
+    http2::{self, Streams},
     listener::{Handler, Options, Peer},
-    passthrough,
+    openings::Openings,
     proxy_protocol::{self, Header, Malformed},
-    room::Place,
-    stream::{Exchange, Exchanges, Limits, Watched},
+    room,
+    stream::{Exchanges, Limits, Watched},
+    tls,
 };
-use crate::upstream::BodyError;
+use crate::telemetry::Handshake;
 
 /// How long the rest of what a client sends is read, after an answer that did not wait for it.
 const LINGER: Duration = Duration::from_secs(2);
@@ -76,7 +77,10 @@ pub(super) struct Terms<H> {
     pub handler: Arc<H>,
     pub options: Options,
     pub stop: Arc<Stop>,
+    tls: Option<TlsAcceptor>,
+    openings: Openings,
     http1: http1::Builder,
+    http2: hyper::server::conn::http2::Builder<Streams>,
 }
 
 /// Why a connection ended before anything was asked on it.
@@ -88,70 +92,120 @@ enum Unopened {
     Broken(#[from] io::Error),
     #[error("it did not begin within {0:?}")]
     Timeout(Duration),
+    #[error("it was the oldest of too many that had not begun")]
+    Crowded,
+    #[error("the gate is stopping")]
+    Stopping,
 }
 
 impl<H: Handler> Terms<H> {
-    pub(super) fn new(handler: Arc<H>, options: Options, stop: Arc<Stop>) -> Arc<Self> {
-        let mut http1 = http1::Builder::new();
-        http1
-            // The stream has limits of its own: the one here would count idle time into the head, and cost a timer for
-            // each request.
-            .header_read_timeout(None)
-            .half_close(false)
-            .max_headers(options.max_headers)
-            .max_header_size(options.max_header_bytes)
-            // The same buffer holds pieces of bodies: much smaller, and large bodies go slowly.
-            .max_buf_size(options.max_header_bytes.max(128 * 1024));
-        Arc::new(Self { handler, options, stop, http1 })
+    /// The terms at one bound address.
+    pub(super) fn new(handler: Arc<H>, options: Options, address: SocketAddr, stop: Arc<Stop>) -> Arc<Self> {
+        let (http1, http2) = (http1_server(&options), http2::server(&options));
+        let tls = options.tls.get(&address).cloned().map(TlsAcceptor::from);
+        let openings = Openings::new(options.max_handshakes);
+        Arc::new(Self { handler, options, stop, tls, openings, http1, http2 })
     }
 
     /// Serves a connection to its end, in its place among all.
-    pub(super) async fn serve(self: Arc<Self>, mut stream: TcpStream, remote: SocketAddr, place: Place) {
+    pub(super) async fn serve(self: Arc<Self>, mut stream: TcpStream, remote: SocketAddr, place: room::Place) {
         let _ = stream.set_nodelay(true);
         let Ok(local) = stream.local_addr() else { return };
         let mut peer = Peer { remote: folded(remote), local: folded(local), tls: false };
+        // Boxed like all that most connections never need.
         if is_within(&self.options.proxy_protocol, peer) {
-            // Boxed like all that most connections never need.
             match Box::pin(self.opened(read_header(&mut stream, peer))).await {
-                Ok(Some(named)) => peer = named,
-                Ok(None) => return,
+                Ok(named) => peer = named,
+                Err(Unopened::Stopping) => return,
                 Err(error) => return tracing::info!(%error, %peer.remote, "a connection was refused"),
             }
         }
-        self.converse(stream, peer).await;
+        match &self.tls {
+            None => self.converse(stream, peer).await,
+            Some(acceptor) => Box::pin(self.encrypted(acceptor, stream, peer)).await,
+        }
         drop(place);
     }
 
-    /// What comes before the first request, within its time; nothing if the gate stops meanwhile.
-    async fn opened<T>(&self, opening: impl Future<Output = Result<T, Unopened>>) -> Result<Option<T>, Unopened> {
+    /// What comes before the first request, within its time.
+    async fn opened<T>(&self, opening: impl Future<Output = Result<T, Unopened>>) -> Result<T, Unopened> {
         let limit = self.options.handshake_timeout;
+        let mut place = self.openings.enter();
         tokio::select! {
-            () = self.stop.stopped() => Ok(None),
-            opened = tokio::time::timeout(limit, opening) => opened.map_err(|_| Unopened::Timeout(limit))?.map(Some),
+            biased;
+            () = self.stop.stopped() => Err(Unopened::Stopping),
+            opened = tokio::time::timeout(limit, opening) => opened.map_err(|_| Unopened::Timeout(limit))?,
+            () = place.lost() => Err(Unopened::Crowded),
         }
     }
 
+    async fn encrypted(&self, acceptor: &TlsAcceptor, stream: TcpStream, mut peer: Peer) {
+        peer.tls = true;
+        let handshake = async { acceptor.accept(stream).await.map_err(Unopened::from) };
+        let stream = match self.opened(handshake).await {
+            Ok(stream) => stream,
+            Err(error) => {
+                self.options.handshakes.count(match error {
+                    Unopened::Timeout(_) => Handshake::Timeout,
+                    Unopened::Crowded => Handshake::Crowded,
+                    _ => Handshake::Failed,
+                });
+                return tracing::debug!(%error, %peer.remote, "a handshake failed");
+            }
+        };
+        self.options.handshakes.count(Handshake::Done);
+        match stream.get_ref().1.alpn_protocol() {
+            Some(tls::HTTP2) => {
+                let exchanges = Arc::new(Exchanges::default());
+                let stream = Watched::new(stream, self.limits(), Arc::clone(&exchanges), false);
+                self.http2(stream, peer, exchanges).await;
+            }
+            Some(_) | None => self.converse(stream, peer).await,
+        }
+    }
+
+    /// Speaks HTTP/1, or what the first bytes are.
     async fn converse<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(&self, stream: S, peer: Peer) {
         let exchanges = Arc::new(Exchanges::default());
-        let handler = Arc::clone(&self.handler);
-        let under_way = Arc::clone(&exchanges);
-        let stop = Arc::clone(&self.stop);
-        let service = service_fn(move |request: Request<Incoming>| {
-            let exchange = under_way.begin(!request.body().is_end_stream());
-            let last = stop.leaving.load(Ordering::Relaxed);
-            answer(Arc::clone(&handler), request, peer, exchange, last)
-        });
-        let stream = Watched::new(stream, self.limits(), Arc::clone(&exchanges));
+        let service = service(self, &exchanges, peer);
+        let stream = Watched::new(stream, self.limits(), Arc::clone(&exchanges), self.options.http2);
         let mut connection = self.http1.serve_connection(TokioIo::new(stream), service).with_upgrades();
-        let served = finish_on(&self.stop, &mut connection, |c| Pin::new(c).graceful_shutdown()).await;
-        let bytes_may_come = served.is_err() || exchanges.last_has_body();
-        if let Err(error) = served {
+        let go_on = || Verdict::GoOn;
+        let served = drive(&self.stop, &mut connection, go_on, |c| Pin::new(c).graceful_shutdown()).await;
+        let Some(stream) = connection.into_parts().map(|parts| parts.io.into_inner()) else { return };
+        if stream.is_http2() {
+            return Box::pin(self.http2(stream, peer, exchanges)).await;
+        }
+        let bytes_may_come = !matches!(served, Some(Ok(()))) || exchanges.last_has_body();
+        if let Some(Err(error)) = served {
             tracing::debug!(%error, %peer.remote, "a connection ended badly");
         }
-        if let Some(parts) = connection.into_parts()
-            && bytes_may_come
-        {
-            linger(parts.io.into_inner()).await;
+        if bytes_may_come {
+            linger(stream).await;
+        }
+    }
+
+    async fn http2<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+        &self,
+        stream: Watched<S>,
+        peer: Peer,
+        exchanges: Arc<Exchanges>,
+    ) {
+        let service = service(self, &exchanges, peer);
+        let mut connection = self.http2.serve_connection(TokioIo::new(stream.for_http2()), service);
+        let verdict = || {
+            if exchanges.are_abuse() {
+                Verdict::Break
+            } else if exchanges.are_over() {
+                Verdict::Finish
+            } else {
+                Verdict::GoOn
+            }
+        };
+        match drive(&self.stop, &mut connection, verdict, |c| Pin::new(c).graceful_shutdown()).await {
+            Some(Ok(())) => {}
+            Some(Err(error)) => tracing::debug!(%error, %peer.remote, "a connection ended badly"),
+            None => tracing::info!(%peer.remote, "a client that cut short most of what it asked for was cut off"),
         }
     }
 
@@ -194,10 +248,59 @@ async fn read_header(stream: &mut TcpStream, peer: Peer) -> Result<Peer, Unopene
     }
 }
 
-/// Drives a connection to its end; when the bell rings, asks it once to finish.
+fn http1_server(options: &Options) -> http1::Builder {
+    let mut server = http1::Builder::new();
+    server
+        // The stream has limits of its own: the one here would count idle time into the head, and cost a timer for each
+        // request.
+        .header_read_timeout(None)
+        .half_close(false)
+        .max_headers(options.max_headers)
+        .max_header_size(options.max_header_bytes)
+        // The same buffer holds pieces of bodies: much smaller, and large bodies go slowly.
+        .max_buf_size(options.max_header_bytes.max(128 * 1024));
+    server
+}
+
+fn service<H: Handler>(
+    terms: &Terms<H>,
+    exchanges: &Arc<Exchanges>,
+    peer: Peer,
+) -> impl hyper::service::Service<
+    Request<Incoming>,
+    Response = Response<Answered>,
+    Error = Infallible,
+    Future: Send + 'static,
+> + use<H> {
+    let (handler, exchanges) = (Arc::clone(&terms.handler), Arc::clone(exchanges));
+    let (stop, max_headers) = (Arc::clone(&terms.stop), terms.options.max_headers);
+    service_fn(move |request: Request<Incoming>| {
+        let exchange = exchanges.begin(!request.body().is_end_stream());
+        let last = stop.leaving.load(Ordering::Relaxed);
+        answer(Arc::clone(&handler), request, peer, exchange, max_headers, last)
+    })
+}
+
+/// What is to become of a connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    GoOn,
+    /// It is to end when what is under way has ended.
+    Finish,
+    /// It is to end at once.
+    Break,
+}
+
+/// Drives a connection to its end; when the bell rings or the verdict says so, asks it once to finish. Nothing if it was
+/// broken off.
 ///
 /// The bell is listened to once and then only a flag is looked at, because a connection is polled often.
-async fn finish_on<C: Future + Unpin>(stop: &Stop, connection: &mut C, finish: impl Fn(&mut C)) -> C::Output {
+async fn drive<C: Future + Unpin>(
+    stop: &Stop,
+    connection: &mut C,
+    verdict: impl Fn() -> Verdict,
+    finish: impl Fn(&mut C),
+) -> Option<C::Output> {
     let mut bell = pin!(stop.bell.notified());
     let mut listening = false;
     let mut finishing = false;
@@ -206,55 +309,23 @@ async fn finish_on<C: Future + Unpin>(stop: &Stop, connection: &mut C, finish: i
             listening = true;
             let _ = bell.as_mut().poll(cx);
         }
-        if !finishing && stop.stopping.load(Ordering::SeqCst) {
-            finishing = true;
-            finish(connection);
+        loop {
+            if !finishing && (stop.stopping.load(Ordering::SeqCst) || verdict() == Verdict::Finish) {
+                finishing = true;
+                finish(connection);
+            }
+            if let Poll::Ready(output) = Pin::new(&mut *connection).poll(cx) {
+                return Poll::Ready(Some(output));
+            }
+            // Being driven may have changed it.
+            match verdict() {
+                Verdict::Finish if !finishing => {}
+                Verdict::Break => return Poll::Ready(None),
+                Verdict::Finish | Verdict::GoOn => return Poll::Pending,
+            }
         }
-        Pin::new(&mut *connection).poll(cx)
     })
     .await
-}
-
-async fn answer<H: Handler>(
-    handler: Arc<H>,
-    request: Request<Incoming>,
-    peer: Peer,
-    exchange: Exchange,
-    last: bool,
-) -> Result<Response<Answered>, Infallible> {
-    let (mut response, last) = match headers::admit(&request) {
-        Ok(()) => (handler.handle(request, peer).await, last),
-        Err(refusal) => (passthrough::plain(refusal.status(), format!("{refusal}\n")), true),
-    };
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        exchange.become_tunnel();
-    } else if last {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    Ok(response.map(|body| Answered { body, _exchange: exchange }))
-}
-
-/// An answer's body; with it ends the exchange.
-struct Answered {
-    body: Body,
-    _exchange: Exchange,
-}
-
-impl HttpBody for Answered {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
 }
 
 /// Reads on for a moment what the client still sends, after we have said our last word: closing on unread bytes resets

@@ -57,6 +57,12 @@ pub enum Refusal {
     /// More than one length, or one with a transfer coding.
     #[error("the length is ambiguous")]
     Length,
+    /// A field of HTTP/2 whose value begins or ends with blanks.
+    #[error("a field's value begins or ends with blanks")]
+    Padding,
+    /// More fields than allowed.
+    #[error("there are too many fields")]
+    TooMany,
     /// An HTTP/1.0 request whose method has a body, and which does not say how long it is.
     #[error("a length is required")]
     LengthRequired,
@@ -68,9 +74,10 @@ impl Refusal {
     pub const fn status(self) -> StatusCode {
         match self {
             Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Target | Self::Host | Self::TwoHosts | Self::TransferEncoding | Self::Length => {
+            Self::Target | Self::Host | Self::TwoHosts | Self::TransferEncoding | Self::Length | Self::Padding => {
                 StatusCode::BAD_REQUEST
             }
+            Self::TooMany => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::LengthRequired => StatusCode::LENGTH_REQUIRED,
         }
     }
@@ -91,6 +98,40 @@ pub fn admit<B>(request: &Request<B>) -> Result<(), Refusal> {
     check_target(request.method(), request.uri())?;
     check_host(request.uri(), headers)?;
     check_framing(request, headers)
+}
+
+/// The same for a request of HTTP/2, which is first put into the form that HTTP/1 has: `Host` from the authority, cookies
+/// in one line.
+///
+/// # Errors
+/// With the reason.
+pub fn admit_http2<B>(request: &mut Request<B>, max_headers: usize) -> Result<(), Refusal> {
+    if request.headers().len() > max_headers {
+        return Err(Refusal::TooMany);
+    }
+    // The library lets them through, and a reader of HTTP/1 would drop them: two readers, two values.
+    let padded = |value: &HeaderValue| value.as_bytes().trim_ascii().len() != value.len();
+    if request.headers().values().any(padded) {
+        return Err(Refusal::Padding);
+    }
+    let authority = request.uri().authority().and_then(|a| HeaderValue::from_str(a.as_str()).ok());
+    if let Some(authority) = authority {
+        request.headers_mut().entry(HOST).or_insert(authority);
+    }
+    join_cookies(request.headers_mut());
+    admit(request)
+}
+
+/// HTTP/2 may cut cookies into pieces (RFC 9113 §8.2.3); HTTP/1 has one line.
+fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    let pieces: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    // Of valid pieces it is valid.
+    if let Ok(whole) = HeaderValue::from_bytes(&pieces.join(&b"; "[..])) {
+        headers.insert(COOKIE, whole);
+    }
 }
 
 fn check_target(method: &Method, uri: &Uri) -> Result<(), Refusal> {

@@ -3,7 +3,7 @@
 //! A client that closes its sending side has gone, as far as we can tell (half-close is off): its request is dropped,
 //! and what works on a callback must not live in the handler's future.
 
-use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{collections::HashMap, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use http::{Request, Response};
@@ -14,20 +14,32 @@ use tokio::{
     sync::{Notify, mpsc},
     task::JoinHandle,
 };
+use tokio_rustls::rustls::ServerConfig;
 
 use super::{
     body::Body,
     connection::{Stop, Terms},
     room::{Free, Room},
 };
+use crate::telemetry::Handshakes;
 
 /// What a listener allows.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Networks whose connections begin with a PROXY header. One that has none is refused, and nobody else's is read.
     pub proxy_protocol: Vec<IpNet>,
-    /// How long what comes before the first request may take: the PROXY header.
+    /// How TLS is spoken at those bound addresses where it is.
+    pub tls: HashMap<SocketAddr, Arc<ServerConfig>>,
+    /// How long what comes before the first request may take: the PROXY header, the handshake of TLS.
     pub handshake_timeout: Duration,
+    /// Connections of which that has not come yet, at one address; beyond it, the oldest of them is closed.
+    pub max_handshakes: usize,
+    /// What counts handshakes.
+    pub handshakes: Handshakes,
+    /// Whether HTTP/2 is spoken with who wants it.
+    pub http2: bool,
+    /// Requests at once on one connection of HTTP/2.
+    pub max_streams: u32,
     /// How long the head of a request may take from its first byte on; the first one from the connection's start on.
     pub header_timeout: Duration,
     /// How long a connection is kept without a request.
@@ -48,7 +60,12 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             proxy_protocol: Vec::new(),
+            tls: HashMap::new(),
             handshake_timeout: Duration::from_secs(10),
+            max_handshakes: 1024,
+            handshakes: Handshakes::default(),
+            http2: true,
+            max_streams: 100,
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
             write_timeout: Duration::from_secs(60),
@@ -253,7 +270,7 @@ impl<H: Handler> House<H> {
     fn open(&mut self, socket: TcpListener) {
         let Ok(address) = socket.local_addr() else { return };
         let (stop, close) = (Arc::new(Stop::default()), Arc::new(Notify::new()));
-        let terms = Terms::new(Arc::clone(&self.handler), self.options.clone(), Arc::clone(&stop));
+        let terms = Terms::new(Arc::clone(&self.handler), self.options.clone(), address, Arc::clone(&stop));
         let terms = Arc::new(ArcSwap::new(terms));
         let door = Door { terms: Arc::clone(&terms), room: Arc::clone(&self.room) };
         let accepting = tokio::spawn(door.accept_until(socket, Arc::clone(&close)));
@@ -272,7 +289,12 @@ impl<H: Handler> House<H> {
     fn change(&mut self, options: Options) {
         self.room.resize(options.max_connections);
         for door in &self.open {
-            door.terms.store(Terms::new(Arc::clone(&self.handler), options.clone(), Arc::clone(&door.task.stop)));
+            door.terms.store(Terms::new(
+                Arc::clone(&self.handler),
+                options.clone(),
+                door.address,
+                Arc::clone(&door.task.stop),
+            ));
         }
         self.options = options;
     }

@@ -27,7 +27,7 @@ use prometheus_client::{
 };
 
 use super::{Exposition, process::Process};
-use crate::callback::Channel;
+use crate::{callback::Channel, time::Timestamp};
 
 /// What is decided about one event; the label `decision`.
 pub const DECISIONS: [&str; 12] = [
@@ -103,6 +103,10 @@ pub struct Metrics {
     pub remembered_events: Gauge,
     /// Open connections from callers.
     pub connections: Gauge,
+    /// Handshakes of TLS, by how they ended.
+    pub handshakes: Handshakes,
+    certificate_expiry: Family<NameLabels, Gauge>,
+    certificate_reloads: [Counter; 2],
     /// Log lines that were given up because whoever reads the log is too slow.
     pub log_lines_dropped: Counter,
     oldest_due: Seconds,
@@ -133,6 +137,16 @@ impl Metrics {
         let lock_wait = Family::<ChannelLabels, Histogram>::new_with_constructor(|| Histogram::new(WAITS));
         of.add("requests", "Requests, by whether they are callbacks", requests.clone());
         of.add("lock_wait_seconds", "How long callbacks waited for their turn", lock_wait.clone());
+        let handshakes = Family::<ResultLabels, Counter>::default();
+        let certificate_reloads = Family::<ResultLabels, Counter>::default();
+        let result =
+            |family: &Family<ResultLabels, Counter>, result| family.get_or_create_owned(&ResultLabels { result });
+        of.add("handshakes", "Handshakes of TLS, by how they ended", handshakes.clone());
+        of.add(
+            "certificate_reloads",
+            "Changes of certificate files, by whether what was found in them is shown now",
+            certificate_reloads.clone(),
+        );
         of.0.register("build", "What runs here", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         let connects = Family::<ResultLabels, Counter>::default();
         of.add("upstream_connects", "New connections to the app, by whether they came to stand", connects.clone());
@@ -174,6 +188,13 @@ impl Metrics {
             review_entries: of.add("review_entries", "Deliveries that wait for a person", Gauge::default()),
             remembered_events: of.add("remembered_events", "Identities that are remembered", Gauge::default()),
             connections: of.add("connections", "Open connections from callers", Gauge::default()),
+            handshakes: Handshakes(Handshake::ALL.map(|ended| result(&handshakes, ended.as_str()))),
+            certificate_expiry: of.add(
+                "certificate_expiry_timestamp_seconds",
+                "When the certificate that is shown ceases to be valid, in seconds since 1970",
+                Family::default(),
+            ),
+            certificate_reloads: ["taken", "refused"].map(|taken| result(&certificate_reloads, taken)),
             log_lines_dropped: of.add(
                 "log_lines_dropped",
                 "Log lines given up, the reader being slow",
@@ -238,6 +259,17 @@ impl Metrics {
     /// Notes how long a callback waited for its turn.
     pub fn observe_lock_wait(&self, channel: Channel, wait: Duration) {
         self.lock_wait.get(channel).observe(wait.as_secs_f64());
+    }
+
+    /// Notes until when the certificate that is shown under this name of the configuration is valid.
+    pub fn set_certificate_expiry(&self, name: &Arc<str>, expires: Timestamp) {
+        let seconds = i64::try_from(expires.as_millis() / 1000).unwrap_or(i64::MAX);
+        self.certificate_expiry.get_or_create(&NameLabels { name: Arc::clone(name) }).set(seconds);
+    }
+
+    /// Counts a change of certificate files, and whether what was found is shown now.
+    pub fn count_certificate_reload(&self, taken: bool) {
+        self.certificate_reloads[usize::from(!taken)].inc();
     }
 
     /// Notes for how long the oldest due work has been due.
@@ -368,6 +400,43 @@ impl RequestKind {
     }
 }
 
+/// How a handshake of TLS ended; the label `result`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handshake {
+    /// Both sides agreed.
+    Done,
+    /// They did not, or the client went away.
+    Failed,
+    /// It took too long.
+    Timeout,
+    /// It was the oldest of too many.
+    Crowded,
+}
+
+impl Handshake {
+    const ALL: [Self; 4] = [Self::Done, Self::Failed, Self::Timeout, Self::Crowded];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Timeout => "timeout",
+            Self::Crowded => "crowded",
+        }
+    }
+}
+
+/// Counts handshakes.
+#[derive(Clone, Debug, Default)]
+pub struct Handshakes([Counter; Handshake::ALL.len()]);
+
+impl Handshakes {
+    /// Counts one.
+    pub fn count(&self, ended: Handshake) {
+        self.0[ended as usize].inc();
+    }
+}
+
 /// One thing for each channel.
 #[derive(Clone, Debug)]
 pub struct Channels<T> {
@@ -451,6 +520,11 @@ struct ResultLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ChannelLabels {
     channel: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NameLabels {
+    name: Arc<str>,
 }
 
 struct Registration(Registry);

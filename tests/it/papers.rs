@@ -6,6 +6,7 @@ use oncegate::{
     callback::Channel,
     provider,
     telemetry::{DECISIONS, Exposition, JOINED_BY, Metrics, OUTCOMES},
+    time::Timestamp,
 };
 
 use crate::tidy::{files, read, rooms, root};
@@ -45,6 +46,7 @@ fn the_readme_tells_every_metric() {
     metrics.callback_counters(&Arc::from("rule"), "mollie", Channel::Webhook).count(DECISIONS[0]);
     metrics.count_delivery("mollie", OUTCOMES[0]);
     metrics.count_joined(JOINED_BY[0]);
+    metrics.set_certificate_expiry(&Arc::from("pay.example"), Timestamp::EPOCH);
     let page = metrics.exposed(Exposition::Text);
     let names = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
     let shown: BTreeSet<_> = names.map(|(name, _)| name.to_owned()).collect();

@@ -1,6 +1,8 @@
 //! What wire tests are made of: a raw end of a connection, an app played by hand, and a gate in front of it.
 
 pub mod app;
+pub mod authority;
+pub mod frames;
 pub mod gate;
 pub mod office;
 pub mod process;
@@ -10,6 +12,7 @@ pub mod wire;
 
 pub use self::{
     app::App,
+    authority::Authority,
     gate::Gate,
     office::Office,
     shop::Shop,

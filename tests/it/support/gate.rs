@@ -15,6 +15,7 @@ use oncegate::{
     upstream::{self, Upstream},
 };
 use tokio::{net::TcpStream, sync::oneshot, task::JoinHandle};
+use tokio_rustls::rustls::ServerConfig;
 
 use super::wire::{Wire, soon};
 
@@ -23,6 +24,8 @@ pub struct Setup {
     pub upstream: upstream::Options,
     pub listener: listener::Options,
     pub listen: SocketAddr,
+    /// TLS, if it is spoken.
+    pub tls: Option<Arc<ServerConfig>>,
     pub trusted: Vec<IpNet>,
     pub drain: Duration,
     /// Read the body whole up to here before passing nothing on, as the way of callbacks begins.
@@ -35,15 +38,18 @@ impl Setup {
             upstream: upstream::Options::new(url),
             listener: listener::Options::default(),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            tls: None,
             trusted: Vec::new(),
             drain: Duration::from_secs(10),
             whole: None,
         }
     }
 
-    pub fn start(self) -> Gate {
-        let listener = Listener::bind(&[self.listen], self.listener).unwrap();
-        let address = listener.addresses()[0];
+    pub fn start(mut self) -> Gate {
+        let socket = listener::bind(self.listen, self.listener.backlog).unwrap();
+        let address = socket.local_addr().unwrap();
+        self.listener.tls = self.tls.map(|tls| (address, tls)).into_iter().collect();
+        let listener = Listener::over(vec![socket], self.listener);
         let upstream = Arc::new(Upstream::new(self.upstream).unwrap());
         let handler = Arc::new(PassAll { upstream: Arc::clone(&upstream), trusted: self.trusted, whole: self.whole });
         let (stop, stopped) = oneshot::channel::<()>();

@@ -73,6 +73,37 @@ impl Wire {
         let _ = soon(self.stream.write_all(bytes.as_ref())).await;
     }
 
+    /// Writes all of it, or finds that the other side has gone.
+    pub async fn try_write(&mut self, bytes: &[u8]) -> bool {
+        // Read at the same time: who floods would else be stopped by the answers that nobody takes.
+        let (mut read, mut write) = tokio::io::split(&mut self.stream);
+        let mut sink = [0; 4096];
+        soon(async {
+            let mut written = std::pin::pin!(write.write_all(bytes));
+            loop {
+                tokio::select! {
+                    written = &mut written => return written.is_ok(),
+                    count = read.read(&mut sink) => match count {
+                        Ok(1..) => {}
+                        _ => return false,
+                    },
+                }
+            }
+        })
+        .await
+    }
+
+    /// This many bytes; nothing if the end comes before.
+    pub async fn piece(&mut self, count: usize) -> Option<Vec<u8>> {
+        while self.read.len() < count {
+            if !self.more().await.unwrap_or(false) {
+                return None;
+            }
+        }
+        let rest = self.read.split_off(count);
+        Some(std::mem::replace(&mut self.read, rest))
+    }
+
     /// Ends the direction from here to there.
     pub async fn end(&mut self) {
         soon(self.stream.shutdown()).await.expect("the other side is there");
@@ -151,9 +182,14 @@ impl Wire {
         }
     }
 
-    /// All bytes up to the end, be it a reset.
+    /// All text up to the end, be it a reset.
     pub async fn rest(&mut self) -> String {
+        String::from_utf8(self.bytes().await).expect("text")
+    }
+
+    /// All bytes up to the end, be it a reset.
+    pub async fn bytes(&mut self) -> Vec<u8> {
         while matches!(self.more().await, Ok(true)) {}
-        String::from_utf8(std::mem::take(&mut self.read)).expect("text")
+        std::mem::take(&mut self.read)
     }
 }

@@ -1,0 +1,168 @@
+//! Where TLS is spoken, and with which certificates.
+
+use std::{
+    net::{Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use super::{
+    provider::World,
+    report::Report,
+    section::{Document, Row, Section, rows},
+    setting::{Problem, Setting},
+    tree::Node,
+};
+use crate::{
+    ingress::tls::{Certificate, Entry, Files, FilesError},
+    time::{Clock, SystemClock},
+};
+
+/// A certificate, and where it is shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsOptions {
+    /// What it is called in logs and figures: its first name.
+    pub label: Arc<str>,
+    /// The addresses.
+    pub listen: Vec<SocketAddr>,
+    /// The names it is shown for, where they are not those that stand in it.
+    pub names: Vec<String>,
+    /// Its files.
+    pub files: Files,
+    /// What they held when the configuration was read.
+    pub certificate: Arc<Certificate>,
+}
+
+impl TlsOptions {
+    /// The entry in the ring of certificates.
+    #[must_use]
+    pub fn entry(&self) -> Entry {
+        Entry {
+            label: Arc::clone(&self.label),
+            listen: self.listen.clone(),
+            names: self.names.clone(),
+            certificate: Some(Arc::clone(&self.certificate)),
+        }
+    }
+}
+
+/// The name of a host, or of all hosts below one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct HostName(String);
+
+impl Setting for HostName {
+    fn read(node: &Node) -> Result<Self, Problem> {
+        let no =
+            || Problem::new(format!("{node} is no name of a host"), "write \"pay.example.org\" or \"*.example.org\"");
+        let name = node.as_text().ok_or_else(no)?.to_ascii_lowercase();
+        let label = |label: &str| {
+            let fine = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+            (1..=63).contains(&label.len()) && label.bytes().all(fine)
+        };
+        let bare = name.strip_prefix("*.").unwrap_or(&name);
+        if bare.len() <= 253 && bare.split('.').all(label) { Ok(Self(name)) } else { Err(no()) }
+    }
+
+    fn show(&self) -> String {
+        format!("{:?}", self.0)
+    }
+}
+
+/// Reads every `[[tls]]`; `plain` are the addresses at which TLS is not spoken.
+pub fn read(documents: &[Document], plain: &[SocketAddr], world: &World<'_>, report: &mut Report) -> Vec<TlsOptions> {
+    let mut all: Vec<TlsOptions> = Vec::new();
+    for document in documents {
+        for row in rows(document, "tls", report) {
+            let mut section = Section::single("tls", row.path.clone(), row.source, row.table, report);
+            if let Some(mut options) = one(&row, plain, &mut section, world) {
+                options.label = told_apart(&options.label, &all);
+                all.push(options);
+            }
+        }
+    }
+    all
+}
+
+/// Two certificates for one name, of different algorithms, are two figures.
+fn told_apart(label: &Arc<str>, others: &[TlsOptions]) -> Arc<str> {
+    let taken = |label: &str| others.iter().any(|other| &*other.label == label);
+    let numbered = (2..).map(|n| Arc::from(format!("{label}-{n}")));
+    std::iter::once(Arc::clone(label)).chain(numbered).find(|label| !taken(label)).unwrap_or_default()
+}
+
+fn one(row: &Row<'_>, plain: &[SocketAddr], section: &mut Section<'_>, world: &World<'_>) -> Option<TlsOptions> {
+    let listen = section.get("listen", vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, 443))]);
+    if listen.is_empty() {
+        section.fault("listen", "the certificate is shown nowhere", "write at least one address");
+    }
+    for address in listen.iter().filter(|address| address.port() != 0 && plain.contains(address)) {
+        section.fault(
+            "listen",
+            format!("{address} stands in gateway.listen too, where TLS is not spoken"),
+            "take it out of one of them",
+        );
+    }
+    let names = section.find::<Vec<HostName>>("names").unwrap_or_default();
+    let names: Vec<String> = names.into_iter().map(|name| name.0).collect();
+    let certificate = section.find::<PathBuf>("certificate");
+    let key = section.find::<PathBuf>("key");
+    let (Some(certificate), Some(key)) = (certificate, key) else {
+        for missing in ["certificate", "key"].into_iter().filter(|key| !row.table.contains_key(*key)) {
+            section.fault(missing, "it is missing", "write the name of the file");
+        }
+        return None;
+    };
+    let files = Files { certificate, key };
+    let certificate = match files.load(world.file) {
+        Ok(certificate) => certificate,
+        Err(error) => {
+            section.fault(at_fault(&error, &files), error.to_string(), remedy(&error));
+            return None;
+        }
+    };
+    if (world.readable_by_all)(&files.key) {
+        section.warn("key", "every user of this machine can read the key", "chmod o-rwx it");
+    }
+    warn_of_dates(&certificate, section);
+    warn_of_names(&certificate, &names, section);
+    let label = names.first().or_else(|| certificate.names().first()).map_or("unnamed", String::as_str);
+    Some(TlsOptions { label: Arc::from(label), listen, names, files, certificate: Arc::new(certificate) })
+}
+
+fn at_fault(error: &FilesError, files: &Files) -> &'static str {
+    let (FilesError::Unreadable { path, .. } | FilesError::Unfit { path, .. }) = error;
+    if *path == files.certificate { "certificate" } else { "key" }
+}
+
+const fn remedy(error: &FilesError) -> &'static str {
+    match error {
+        FilesError::Unreadable { .. } => "write it, and let the gate's user read it",
+        FilesError::Unfit { .. } => {
+            "write PEM: the server's own certificate and those that vouch for it in one file, its private key without a \
+             password in the other"
+        }
+    }
+}
+
+fn warn_of_dates(certificate: &Certificate, section: &mut Section<'_>) {
+    let now = SystemClock.now();
+    if certificate.expires() <= now {
+        let message = format!("the certificate has expired at {}", certificate.expires());
+        section.warn("certificate", message, "renew it; it is taken up when the file changes");
+    } else if certificate.begins() > now {
+        section.warn("certificate", format!("the certificate is not valid before {}", certificate.begins()), "wait");
+    }
+}
+
+fn warn_of_names(certificate: &Certificate, names: &[String], section: &mut Section<'_>) {
+    let known = certificate.names();
+    let covers = |name: &String| {
+        let parent = name.split_once('.').map(|(_, parent)| format!("*.{parent}"));
+        known.contains(name) || parent.is_some_and(|parent| known.contains(&parent))
+    };
+    let foreign: Vec<_> = names.iter().filter(|name| !covers(name)).map(String::as_str).collect();
+    if !foreign.is_empty() {
+        let message = format!("the certificate is not for {}, but for {}", foreign.join(", "), known.join(", "));
+        section.warn("names", message, "leave `names` out, or get a certificate for them");
+    }
+}
