@@ -34,6 +34,9 @@ set_up() {
   # They are asked what they make of our completions.
   for shell in fish zsh; do command -v "$shell" >/dev/null || need "$shell"; done
   [ "${#missing[@]}" = 0 ] || step "Debian packages: ${missing[*]}" packages
+  # Where cargo puts the programs it installs.
+  export PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
+  command -v promtool >/dev/null || step "promtool, out of Debian's prometheus (once)" fetch_promtool
   command -v cargo-deny >/dev/null || step "cargo-deny (once, about two minutes)" cargo install --locked cargo-deny
 }
 
@@ -41,14 +44,34 @@ missing=()
 need() { missing+=("$@"); }
 
 packages() {
-  if ! command -v apt-get >/dev/null; then
-    echo "This is no Debian; install these yourself: ${missing[*]}" >&2
-    return 1
-  fi
+  on_debian "${missing[*]}"
+  as_root apt-get update -q
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"
+}
+
+# One program out of the package: installed as a whole it would start a server and bring a user and web pages along.
+fetch_promtool() {
+  on_debian promtool
+  local folder
+  folder=$(mktemp -d)
+  download prometheus "$folder" || { as_root apt-get update -q && download prometheus "$folder"; }
+  dpkg-deb --fsys-tarfile "$folder"/prometheus_*.deb | tar -x -C "$folder" ./usr/bin/promtool
+  install -D -m 755 "$folder/usr/bin/promtool" "${CARGO_HOME:-$HOME/.cargo}/bin/promtool"
+  rm -r "$folder"
+}
+
+download() { (cd "$2" && apt-get download -q "$1"); }
+
+on_debian() {
+  command -v apt-get >/dev/null && return
+  echo "This is no Debian; install this yourself: $*" >&2
+  return 1
+}
+
+as_root() {
   local root=()
   [ "$(id -u)" = 0 ] || root=(sudo)
-  "${root[@]}" apt-get update -q
-  "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"
+  "${root[@]}" "$@"
 }
 
 documentation() { RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps; }

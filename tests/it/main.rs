@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "what fails here fails a test")]
 
 mod admin;
+mod alerts;
 mod attack;
 mod cli;
 mod demo;

@@ -6,6 +6,7 @@ pub mod frames;
 pub mod gate;
 pub mod office;
 pub mod process;
+pub mod promql;
 pub mod shop;
 pub mod standing;
 pub mod wire;
