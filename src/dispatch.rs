@@ -144,6 +144,7 @@ impl<S: Store, A: App> Dispatch<S, A> {
         let effects = std::mem::take(&mut transition.effects);
         let due = earliest(&transition);
         let held = newly_held(&transition);
+        let links = !transition.links.is_empty() || !transition.lessons.is_empty();
         let started = Instant::now();
         let now = self.clock.at(started);
         // Before the commit, for after it the delivery may be gone before it is noted.
@@ -156,6 +157,9 @@ impl<S: Store, A: App> Dispatch<S, A> {
         }
         let granted = committed?;
         self.metrics.store_commit_seconds.observe(started.elapsed().as_secs_f64());
+        if links {
+            self.metrics.set_late_links(self.store.counts().late_links);
+        }
         self.arm(due);
         for effect in effects {
             match effect {
@@ -334,6 +338,11 @@ impl<S: Store, A: App> Dispatch<S, A> {
                 return None;
             }
         };
+        if sent.phase == Phase::Queued {
+            // Under more names than before; who waits for it hears of the try that follows.
+            guard.disarm();
+            return None;
+        }
         (guard.attempt, guard.begun) = (sent.attempts, true);
         let heard = self.exchange(connection, &letter.request, &letter.policy).await;
         self.metrics.count_delivery(letter.provider, heard.ending.as_str());

@@ -1,6 +1,7 @@
 //! From a request that a rule takes for a callback to what its caller hears: read, decide, commit, answer.
 
 mod keeping;
+mod learning;
 mod noted;
 pub mod reading;
 mod relay;
@@ -18,8 +19,9 @@ use http::{
 };
 use tokio::time::Instant;
 
-pub use self::relay::Relayed;
+pub use self::{learning::Asked, relay::Relayed};
 use self::{
+    learning::Sessions,
     noted::{Book, Noted},
     reading::{Keyrings, Reading, Whole, refused},
     repeat::{Repeats, Turn},
@@ -34,7 +36,8 @@ use crate::{
     transaction::{
         arrival::{Arrival, Course, Decision, arrive},
         effect::{Ending, Input, Transition},
-        lock::LeaseId,
+        learned,
+        lock::{Claimed, LeaseId, LockName},
         policy::{OnRepeatReturn, Treatment},
         state::StoredRequest,
     },
@@ -97,6 +100,7 @@ pub struct Intake<S, A> {
     /// The app, as it stands in keys and names.
     upstream: String,
     keyrings: Keyrings,
+    sessions: Sessions,
     repeats: Repeats,
     book: Book,
 }
@@ -110,7 +114,8 @@ impl<S: Store, A: App> Intake<S, A> {
     /// An intake that brings its callbacks to `dispatch`.
     pub fn new(dispatch: Arc<Dispatch<S, A>>, upstream: String, keyrings: Keyrings) -> Arc<Self> {
         let book = Book::new(Arc::clone(&dispatch.metrics));
-        Arc::new(Self { dispatch, upstream, keyrings, repeats: Repeats::default(), book })
+        let (sessions, repeats) = (Sessions::new(), Repeats::default());
+        Arc::new(Self { dispatch, upstream, keyrings, sessions, repeats, book })
     }
 
     /// The dispatch.
@@ -131,21 +136,24 @@ impl<S: Store, A: App> Intake<S, A> {
         let reading = Reading::of(route, &received.whole(), &self.upstream, &self.keyrings, now);
         let source = received.source;
         let mut line = Noted::new(&reading, source);
-        self.dispatch.metrics.count_joined(reading.joined_by());
         if let Some((decision, treatment, why)) = refused(&reading) {
             line.decision(decision, why);
+            self.dispatch.metrics.count_joined(reading.joined_by(false));
             let treatment = if reading.policy.shadow { None } else { Some(treatment) };
             return Box::pin(self.treat(&reading, received, decision, treatment, line)).await;
         }
         let request = Arc::new(received.into_request());
         let keys: Vec<_> = reading.statements.iter().flatten().map(|s| s.identified.transaction).collect();
         let arriving = reading.arriving();
-        for _ in 0..MOST_ROUNDS {
+        for round in 0..MOST_ROUNDS {
             let now = self.dispatch.clock_now();
             let view = match self.dispatch.store.load(Want::Transactions(&keys, &reading.claimed.names), now).await {
                 Ok(view) => view,
                 Err(error) => return self.no_store(&error, line),
             };
+            if round == 0 {
+                self.dispatch.metrics.count_joined(reading.joined_by(view.told));
+            }
             let id = self.dispatch.next_id();
             let arrival = Arrival {
                 id,
@@ -204,13 +212,18 @@ impl<S: Store, A: App> Intake<S, A> {
                 self.dispatch.store.note(std::mem::take(&mut lines));
             }
             match decided.course {
-                Course::Deliver(_) if granted => {
+                Course::Deliver(id) if granted => {
                     // Nobody is before us: the try needs no task of its own.
                     let heard = match delivery {
                         Some(delivery) => Arc::clone(&self.dispatch).attempt(delivery).await,
                         None => None,
                     };
-                    let Some(heard) = heard else { return self.going_down(line) };
+                    let Some(heard) = heard else {
+                        // It queues again, and whoever gives it its turn tells what comes of it.
+                        let Some(heard) = self.still_there(id, waiter).await else { return self.going_down(line) };
+                        line.heard(&heard);
+                        return line.tell(&self.book, reply_of(&heard, true));
+                    };
                     line.heard(&heard);
                     // So that nobody else holds the answer, unless somebody else waits for it.
                     drop(waiter);
@@ -371,19 +384,21 @@ impl<S: Store, A: App> Intake<S, A> {
                 Turn::Again => {}
             }
         }
+        let learns = !route.learn.is_empty();
+        let heed = learns.then(|| {
+            let asked = self.asked(Arc::clone(&route.learn), &received.method, &received.host, &received.headers);
+            asked.under(&reading.claimed.names)
+        });
         let request = received.into_request();
-        let mut claimed = reading.claimed.clone();
+        let mut returned = Vec::new();
         let mut permit = if policy.shadow {
             None
         } else {
-            let view = self.dispatch.store.load(Want::Transactions(&[], &claimed.names), now).await;
-            for name in view.map(|view| view.linked).unwrap_or_default() {
-                claimed.names.push(name);
-                claimed.kinds.push(name.kind);
-            }
+            let sessions = heed.as_ref().map_or(&[][..], |heed| &heed.sessions);
+            let claimed = self.resolved(&reading, sessions, safe, &mut returned).await;
             // Who waits with a page in front of him may reload it; what he posts must not be lost.
             let patience = safe.then_some(policy.return_wait);
-            match Permit::take(&self.dispatch, claimed.clone(), patience).await {
+            match Permit::take(&self.dispatch, claimed, patience).await {
                 Ok(permit) => Some(permit),
                 Err(NoPermit::TooLong) => {
                     line.decision(Decision::Returned, "waits its turn: a page that reloads itself");
@@ -410,6 +425,10 @@ impl<S: Store, A: App> Intake<S, A> {
         let response = match self.dispatch.app.send(connection, request.to_http(), policy.timeout).await {
             Ok(response) => response,
             Err(error) => {
+                if let Some(heed) = &heed {
+                    // Whatever it began, nobody will hear under which name.
+                    Arc::clone(&self).learn(self.lessons(heed, StatusCode::BAD_GATEWAY, &HeaderMap::new())).await;
+                }
                 line.why = error.to_string().into();
                 let (status, text) = match (&error, permit) {
                     (SendError::NotSent(_), Some(permit)) => {
@@ -423,6 +442,9 @@ impl<S: Store, A: App> Intake<S, A> {
                 return line.tell(&self.book, plain(status, text));
             }
         };
+        if let Some(heed) = &heed {
+            Arc::clone(&self).learn(self.lessons(heed, response.status(), response.headers())).await;
+        }
         if let Some(turn) = turn {
             turn.accepted(response.status(), response.headers());
         }
@@ -432,11 +454,46 @@ impl<S: Store, A: App> Intake<S, A> {
             None => Reply::Streamed(response),
             Some(permit) => {
                 let been_through = !response.status().is_server_error();
-                // Under linked names too: a webhook may be held under one of those.
-                let returned = if been_through { claimed.names } else { Vec::new() };
+                let returned = if been_through { returned } else { Vec::new() };
                 Reply::Relayed(relay::relay(response, permit, &policy, returned))
             }
         }
+    }
+}
+
+impl<S: Store, A: App> Intake<S, A> {
+    /// What a return must not overlap with, as far as it is known by now. `returned` are the names that are surely its own.
+    async fn resolved(
+        self: &Arc<Self>,
+        reading: &Reading,
+        sessions: &[LockName],
+        safe: bool,
+        returned: &mut Vec<LockName>,
+    ) -> Claimed {
+        let mut claimed = reading.claimed.clone();
+        let subjects: Vec<_> = claimed.names.iter().chain(sessions).copied().collect();
+        let now = self.dispatch.clock_now();
+        let view = self.dispatch.store.load(Want::Transactions(&[], &subjects), now).await.unwrap_or_default();
+        // Other names of the same payment; but it may have more of their kind, so nobody is told apart by it.
+        claimed.names.extend(view.linked);
+        returned.clone_from(&claimed.names);
+        // What a payer posts may begin something new, which has no name yet.
+        let joined = if safe { learned::joined(&reading.claimed.names, &view.begun) } else { Vec::new() };
+        if joined.is_empty() {
+            return claimed;
+        }
+        self.dispatch.metrics.count_joined("learned");
+        if let [name] = joined[..] {
+            returned.push(name);
+        }
+        for name in joined.into_iter().filter(|name| !reading.claimed.names.contains(name)) {
+            claimed.names.push(name);
+            claimed.kinds.push(name.kind);
+        }
+        if let (Some(own), false) = (reading.claimed.names.first(), sessions.is_empty()) {
+            self.note_came(sessions, own.key).await;
+        }
+        claimed
     }
 }
 
@@ -449,6 +506,7 @@ fn is_nothing(transition: &Transition) -> bool {
         && transition.deliveries.is_empty()
         && transition.locks.is_empty()
         && transition.links.is_empty()
+        && transition.lessons.is_empty()
 }
 
 /// What a caller hears of a delivery; the header fields only where it is his own request that was answered.

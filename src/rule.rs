@@ -1,6 +1,7 @@
 //! Which requests are callbacks, how they are read, and which policy each of their events gets.
 
 pub mod choices;
+pub mod learn;
 pub mod matcher;
 pub mod path;
 
@@ -19,6 +20,7 @@ use http::{HeaderMap, Method, Uri};
 
 pub use self::{
     choices::{Aliases, Choices, ProviderChoice},
+    learn::Learn,
     matcher::Matcher,
 };
 use crate::{
@@ -26,7 +28,7 @@ use crate::{
     expression::{EventFacts, Expression, RequestFacts},
     provider::{
         contract::Provider,
-        extract::{Dialect, Places},
+        extract::{Dialect, Place, Places},
     },
     rule::path::NormalPath,
     transaction::policy::Policy,
@@ -78,9 +80,12 @@ struct Inner {
     rules: Vec<Rule>,
     /// Those that make a request a callback, in order.
     callbacks: Vec<usize>,
+    /// Those that learn from answers, in order.
+    learning: Vec<usize>,
     base: Policy,
     shapes: RwLock<HashMap<RuleSet, Arc<Shape>>>,
     policies: RwLock<HashMap<(RuleSet, &'static str), Arc<Policy>>>,
+    lessons: RwLock<HashMap<RuleSet, Arc<Learn>>>,
     failed: AtomicU64,
 }
 
@@ -95,6 +100,7 @@ struct Shape {
     places: Arc<Places>,
     dialect: Dialect,
     scope_host: bool,
+    learn: Arc<Learn>,
     rule: Arc<str>,
 }
 
@@ -111,6 +117,8 @@ pub struct Route {
     pub dialect: Dialect,
     /// Whether the host is a part of the scope.
     pub scope_host: bool,
+    /// What is learned from its answer.
+    pub learn: Arc<Learn>,
     /// The named segments of the first matching callback rule's path, decoded; the scope is made of these.
     pub segments: Vec<(Arc<str>, String)>,
     /// The first matching rule that has a name and does not look at the event.
@@ -129,8 +137,10 @@ impl Rules {
     pub fn new(mut rules: Vec<Rule>, base: Policy) -> Self {
         rules.truncate(RULES_MAX);
         let callbacks = (0..rules.len()).filter(|&i| rules[i].choices.make_a_callback()).collect();
-        let (shapes, policies) = (RwLock::default(), RwLock::default());
-        Self(Arc::new(Inner { rules, callbacks, base, shapes, policies, failed: AtomicU64::new(0) }))
+        let learning = (0..rules.len()).filter(|&i| !rules[i].choices.learn.is_empty()).collect();
+        let (shapes, policies, lessons) = (RwLock::default(), RwLock::default(), RwLock::default());
+        let failed = AtomicU64::new(0);
+        Self(Arc::new(Inner { rules, callbacks, learning, base, shapes, policies, lessons, failed }))
     }
 
     /// The rules in the order in which they decide.
@@ -171,12 +181,42 @@ impl Rules {
             places: Arc::clone(&shape.places),
             dialect: shape.dialect,
             scope_host: shape.scope_host,
+            learn: Arc::clone(&shape.learn),
             segments: self.0.rules[first].matcher.segments(&path),
             rule: Arc::clone(&shape.rule),
             rules: self.clone(),
             matching,
             pending,
         })
+    }
+
+    /// What is to be learned from the answer to a request that is no callback, or `None` where no rule wants to look at it.
+    #[must_use]
+    pub fn learns(&self, head: &Head<'_>) -> Option<Arc<Learn>> {
+        if self.0.learning.is_empty() {
+            return None;
+        }
+        let path = NormalPath::new(head.uri.path());
+        let matches = |i: &usize| RuleSet::from(self.matches(*i, head, &path)) << i;
+        let matching = self.0.learning.iter().map(matches).fold(0, std::ops::BitOr::bitor);
+        (matching != 0).then(|| remembered(&self.0.lessons, matching, || self.lessons(matching)))
+    }
+
+    /// Each name is a key of its own: for each, the first rule that learns it decides. A cookie under the name of a session
+    /// is one.
+    fn lessons(&self, matching: RuleSet) -> Learn {
+        let mut learn = Learn::default();
+        for choices in self.those(matching).map(|rule| &rule.choices) {
+            learn.add(&choices.learn);
+            let sessions = choices.aliases.iter().filter(|(kind, _)| self.is_session(kind));
+            learn.add(&Learn { names: Vec::new(), sessions: sessions.map(cookies_among).collect() });
+        }
+        learn
+    }
+
+    fn is_session(&self, kind: &str) -> bool {
+        let learned = |rule: &Rule| rule.choices.learn.sessions.iter().any(|(known, _)| **known == *kind);
+        self.0.learning.iter().any(|i| learned(&self.0.rules[*i]))
     }
 
     /// Whether a rule that does not look at the event matches.
@@ -225,15 +265,19 @@ impl Rules {
                 places: Arc::new(places),
                 dialect: self.first(matching, |c| c.dialect).unwrap_or_default(),
                 scope_host: self.first(matching, |c| c.scope_host).unwrap_or(false),
+                learn: Arc::new(self.lessons(matching)),
                 rule: self.label(matching),
             }
         })
     }
 
-    /// Each alias is a key of its own: for each, the first rule that sets it decides.
+    /// Each alias is a key of its own: for each, the first rule that sets it decides. A session is no name of a payment.
     fn aliases(&self, matching: RuleSet) -> Aliases {
         let mut aliases = Aliases::new();
         for (kind, places) in self.those(matching).flat_map(|rule| &rule.choices.aliases) {
+            if self.is_session(kind) {
+                continue;
+            }
             if !aliases.iter().any(|(known, _)| known == kind) {
                 aliases.push((Arc::clone(kind), places.clone()));
             }
@@ -331,6 +375,14 @@ impl fmt::Debug for Route {
             .field("segments", &self.segments)
             .finish_non_exhaustive()
     }
+}
+
+fn cookies_among((kind, places): &(Arc<str>, Vec<Place>)) -> (Arc<str>, Vec<Arc<str>>) {
+    let cookie = |place: &Place| match place {
+        Place::Cookie(name) => Some(Arc::from(name.as_str())),
+        _ => None,
+    };
+    (Arc::clone(kind), places.iter().filter_map(cookie).collect())
 }
 
 /// The value for a key: the one made before, or a new one, kept while there is room.

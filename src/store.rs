@@ -1,7 +1,7 @@
 //! Where the truth is kept: the contract that every engine fulfils.
 //!
-//! A commit is atomic over transactions, deliveries, locks, links and history, and it stands only if nothing that it
-//! was decided on has changed since. Due work is no list of its own: it is a function of the deliveries and leases.
+//! A commit is atomic over transactions, deliveries, locks, links, lessons and history, and it stands only if nothing that
+//! it was decided on has changed since. Due work is no list of its own: it is a function of the deliveries and leases.
 
 #[cfg(test)]
 mod conformance;
@@ -23,9 +23,10 @@ use crate::{
 /// What a decision needs to know.
 #[derive(Clone, Copy, Debug)]
 pub enum Want<'a> {
-    /// These transactions, with the deliveries that their claims name, and what is remembered of these names.
+    /// These transactions, with the deliveries that their claims name, and what is remembered of these names (sessions
+    /// among them).
     Transactions(&'a [Key], &'a [LockName]),
-    /// This delivery, with its transactions and their deliveries.
+    /// This delivery, with its transactions and their deliveries, and whether its lease lacks a name that is remembered.
     Delivery(LeaseId),
 }
 
@@ -86,6 +87,8 @@ pub struct Counts {
     pub oldest_review: Option<Timestamp>,
     /// Settled transactions that were forgotten before their time, because the bound was reached.
     pub evicted: u64,
+    /// Names that became known when somebody was in the app without them, since the start.
+    pub late_links: u64,
     /// When the earliest due work was or is due.
     pub next_due: Option<Timestamp>,
 }

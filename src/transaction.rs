@@ -6,6 +6,7 @@ pub mod arrival;
 pub mod effect;
 pub mod history;
 pub mod identity;
+pub mod learned;
 pub mod lock;
 pub mod policy;
 pub mod state;

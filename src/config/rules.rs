@@ -12,9 +12,13 @@ use super::{
     windows::Placed,
 };
 use crate::{
+    callback::Channel,
     expression::{Expression, ExpressionError, SUCCESS, WHEN},
-    provider::extract::{Dialect, Place},
-    rule::{Aliases, Choices, Matcher, ProviderChoice, RULES_MAX, Rule, path::Template},
+    provider::{
+        extract::{Dialect, Place},
+        generic::GENERIC,
+    },
+    rule::{Aliases, Choices, Learn, Matcher, ProviderChoice, RULES_MAX, Rule, learn::AnswerPlace, path::Template},
     transaction::policy::{IdentityBy, OnUnknown, Policy},
 };
 
@@ -149,10 +153,6 @@ fn choices(section: &mut Section<'_>, table: &Table, world: &World<'_>) -> Choic
         None => (None, None),
     };
     answers(section);
-    if section.find_with("learn", |node| named_places(node, false)).is_some() {
-        let message = "this version learns nothing from answers, so the key has no effect";
-        section.warn("learn", message, "leave it, if you like, for a later version");
-    }
     Choices {
         channel: section.find("channel"),
         provider: section.find_with("provider", |node| provider(node, world)),
@@ -162,6 +162,7 @@ fn choices(section: &mut Section<'_>, table: &Table, world: &World<'_>) -> Choic
         amount: section.find_with("amount", some),
         currency: section.find_with("currency", some),
         aliases: aliases(section, table),
+        learn: learn(section, table, world),
         dialect: section.find("dialect"),
         scope_host: section.find_with("scope", scope),
         identity,
@@ -262,28 +263,70 @@ fn aliases(section: &mut Section<'_>, table: &Table) -> Aliases {
     if !table.contains_key("aliases") {
         return Aliases::new();
     }
-    section.find_with("aliases", |node| named_places(node, true)).unwrap_or_default()
+    let form = "write aliases.NAME = [\"query:NAME\"]";
+    let named = section.find_with("aliases", |node| {
+        let alias = |(kind, node)| Ok((Arc::from(kind), places(kind, some(node))?));
+        named(node, form)?.into_iter().map(alias).collect()
+    });
+    named.unwrap_or_default()
 }
 
-/// `aliases.NAME = places`; what is learned stands in the app's answer, where places have other names.
-fn named_places(node: &Node, of_requests: bool) -> Result<Aliases, Problem> {
-    let form = "write aliases.NAME = [\"query:NAME\"]";
+/// The entries of a table whose keys are names.
+fn named<'n>(node: &'n Node, form: &str) -> Result<Vec<(&'n str, &'n Node)>, Problem> {
     let table = node.as_table().ok_or_else(|| Problem::new(format!("{} stands here", node.kind()), form))?;
-    let mut named = Vec::new();
-    for (kind, node) in table {
-        let fits = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
-        if kind.is_empty() || !kind.bytes().all(fits) {
-            return Err(Problem::new(format!("{kind:?} is no name"), "write letters, digits and _"));
-        }
-        let places = if of_requests {
-            some(node).map_err(|p| Problem::new(format!("{kind}: {}", p.message), p.remedy))?
-        } else {
-            some::<String>(node)?;
-            Vec::new()
-        };
-        named.push((Arc::from(kind.as_str()), places));
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+    match table.keys().find(|kind| kind.is_empty() || !kind.bytes().all(fits)) {
+        Some(kind) => Err(Problem::new(format!("{kind:?} is no name"), "write letters, digits, - and _")),
+        None => Ok(table.iter().map(|(kind, node)| (kind.as_str(), node)).collect()),
     }
-    Ok(named)
+}
+
+/// A problem in a table of names tells which.
+fn places<T>(kind: &str, read: Result<T, Problem>) -> Result<T, Problem> {
+    read.map_err(|problem| Problem::new(format!("{kind}: {}", problem.message), problem.remedy))
+}
+
+/// `learn.NAME = places` in the app's answer; `learn.reference.PROVIDER` for a provider's id of the payment.
+fn learn(section: &mut Section<'_>, table: &Table, world: &World<'_>) -> Learn {
+    if !table.contains_key("learn") {
+        return Learn::default();
+    }
+    let form = "write learn.NAME = [\"location:NAME\"], or learn.reference.PROVIDER";
+    let learned = section.find_with("learn", |node| {
+        let mut learn = Learn::default();
+        for (kind, node) in named(node, form)? {
+            if kind != "reference" {
+                learned(&mut learn, kind, node)?;
+            } else if node.as_table().is_none() {
+                learned(&mut learn, &format!("reference:{}", GENERIC.name), node)?;
+            } else {
+                for (name, node) in named(node, form)? {
+                    learned(&mut learn, &format!("reference:{}", world.provider(name)?.name), node)?;
+                }
+            }
+        }
+        Ok(learn)
+    });
+    learned.unwrap_or_default()
+}
+
+fn learned(learn: &mut Learn, kind: &str, node: &Node) -> Result<(), Problem> {
+    // An empty list says that nothing is learned here, whatever a later rule says.
+    let places: Vec<AnswerPlace> = places(kind, Vec::read(node))?;
+    let cookie = |place: &AnswerPlace| match place {
+        AnswerPlace::SetCookie(name) => Some(Arc::clone(name)),
+        _ => None,
+    };
+    let cookies: Vec<_> = places.iter().filter_map(cookie).collect();
+    match cookies.len() {
+        0 => learn.names.push((Arc::from(kind), places)),
+        all if all == places.len() => learn.sessions.push((Arc::from(kind), cookies)),
+        _ => {
+            let message = format!("{kind}: a cookie is a session, and no other place is");
+            return Err(Problem::new(message, "give the session a name of its own"));
+        }
+    }
+    Ok(())
 }
 
 /// What each key cannot say alone.
@@ -301,6 +344,22 @@ fn check_together(section: &mut Section<'_>, matcher: &Matcher, choices: &Choice
         section.warn("channel", "this rule takes every request for a callback: pages, uploads, all", "add a `path`");
     }
     check_path_places(section, matcher, choices);
+    check_lessons(section, matcher, choices);
+}
+
+/// What is learned has to be tied to what the payer comes back with.
+fn check_lessons(section: &mut Section<'_>, matcher: &Matcher, choices: &Choices) {
+    let learn = &choices.learn;
+    let of_webhooks = choices.make_a_callback() && choices.channel != Some(Channel::Return);
+    if of_webhooks && !learn.is_empty() {
+        let message = "nothing is learned from the answer to a webhook: no payer comes back with it";
+        section.warn("learn", message, "take it to the rule of the page that sends the payer to the provider");
+    } else if matcher.is_empty() && !learn.is_empty() {
+        section.warn("learn", "this rule looks at every answer of the app: pages, files, all", "add a `path`");
+    } else if !learn.names.is_empty() && learn.sessions.is_empty() && choices.aliases.is_empty() {
+        let message = "what is learned here is tied to nothing that a payer comes back with";
+        section.warn("learn", message, "add learn.session = \"set-cookie:NAME\", with the app's session cookie");
+    }
 }
 
 /// A place in the path must be a segment of the rule's own templates, where it has any.

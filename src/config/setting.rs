@@ -15,7 +15,10 @@ use crate::{
         contract::SecretKind,
         extract::{Dialect, Place},
     },
-    rule::matcher::{HeaderPattern, HostPattern},
+    rule::{
+        learn::{AnswerPlace, NoAnswerPlace},
+        matcher::{HeaderPattern, HostPattern},
+    },
     transaction::policy::{
         IdentityBy, LockBy, OnDuplicate, OnRepeatReturn, OnUnknown, Order, Policy, Retry, Treatment,
     },
@@ -325,6 +328,18 @@ impl Setting for Place {
         text.parse().map_err(|no: crate::provider::extract::NoPlace| {
             Problem::new(no.to_string(), "see the places in config.toml")
         })
+    }
+
+    fn show(&self) -> String {
+        format!("\"{self}\"")
+    }
+}
+
+impl Setting for AnswerPlace {
+    fn read(node: &Node) -> Result<Self, Problem> {
+        let text = node.as_text().ok_or_else(|| Problem::kind(node, "a place such as \"set-cookie:session\""))?;
+        let remedy = "see the places of `learn` in config.toml";
+        text.parse().map_err(|no: NoAnswerPlace| Problem::new(no.to_string(), remedy))
     }
 
     fn show(&self) -> String {

@@ -339,6 +339,55 @@ fn the_preset_knows_the_routes_of_the_app() {
     assert!(load("preset = 'invoice-ninja'").warnings.is_empty());
 }
 
+/// What is learned on the way to this page or callback, as `kind=places`.
+fn learned(config: &Config, method: &str, target: &str) -> Vec<String> {
+    with(config, method, target, &[], |route, head| {
+        let learn = route.map(|route| route.learn).or_else(|| config.rules.learns(head)).unwrap_or_default();
+        learn.list().map(|(kind, places)| format!("{kind}={}", places.join(","))).collect()
+    })
+}
+
+#[test]
+fn names_are_learned_where_a_rule_says_so_and_nowhere_else() {
+    let config = config(
+        "[[rule]]\npath = '/pay/{page*}'\nlearn.session = 'set-cookie:sid'\nlearn.order = []\n\
+         [[rule]]\npath = ['/pay/now', '/thanks']\n\
+         learn = { order = 'location:order', reference = { mollie = ['location:https://m.example/{id} as tr_{id}'] } }\n\
+         [[rule]]\npath = '/thanks'\nchannel = 'return'\n\
+         aliases = { session = ['cookie:sid', 'cookie:old'], order = 'query:order' }\n\
+         [[rule]]\npath = '/old'\nlearn.reference = 'header:X-Payment'\nlearn.session = 'set-cookie:sid'\n",
+    );
+    let mollie = "reference:mollie=location:https://m.example/{id} as tr_{id}";
+    assert_eq!(learned(&config, "GET", "/pay/now"), ["order=", mollie, "session=set-cookie:sid"]);
+    assert_eq!(learned(&config, "GET", "/pay/later"), ["order=", "session=set-cookie:sid"]);
+    let thanks = ["order=location:order", mollie, "session=set-cookie:sid,set-cookie:old"];
+    assert_eq!(learned(&config, "GET", "/thanks"), thanks, "a cookie called like a session is one");
+    let aliases = route(&config, "GET", "/thanks").unwrap().places.aliases.clone();
+    assert_eq!(aliases.iter().map(|(kind, _)| &**kind).collect::<Vec<_>>(), ["order"], "and no name of a payment");
+    assert_eq!(learned(&config, "GET", "/old"), ["reference:generic=header:x-payment", "session=set-cookie:sid"]);
+    assert!(learned(&config, "GET", "/other").is_empty());
+}
+
+#[test]
+fn the_preset_learns_on_the_pages_of_the_portal_and_where_payers_return() {
+    let config = config("preset = 'invoice-ninja'");
+    for (method, target) in [
+        ("POST", "/client/payments/process"),
+        ("GET", "/client/invoices"),
+        ("POST", "/livewire/update"),
+        ("GET", "/payments/process/response?payment_hash=x"),
+        ("POST", "/index.php/payments/process/response"),
+        ("GET", "/mollie/3ds_redirect/key/gw/hash"),
+    ] {
+        let learned = learned(&config, method, target);
+        assert_eq!(learned.len(), 3, "{method} {target}: {learned:?}");
+        assert!(learned.contains(&"session=set-cookie:*_session".to_owned()), "{learned:?}");
+    }
+    for target in ["/", "/api/v1/invoices", "/payment_webhook/key/gw", "/images/logo.png"] {
+        assert!(learned(&config, "POST", target).is_empty(), "{target}");
+    }
+}
+
 #[test]
 fn the_preset_tells_bodies_apart_unless_the_provider_is_known() {
     let config = config("preset = 'invoice-ninja'");
@@ -477,7 +526,9 @@ fn what_can_be_read_by_others_or_does_nothing_is_warned_of() {
         ("[provider.mollie]\napi_url = 'http://localhost'", "unencrypted"),
         ("[provider.mollie]\napi_key_env = 'A'", "asks providers nothing"),
         ("[store]\npath = 'data'", "no effect on the memory engine"),
-        ("[[rule]]\nlearn.session = 'set-cookie:session'", "learns nothing"),
+        ("[[rule]]\nlearn.session = 'set-cookie:session'", "every answer of the app"),
+        ("[[rule]]\npath = '/x'\nlearn.order = 'location:order'", "tied to nothing"),
+        ("[[rule]]\npath = '/x'\nchannel = 'webhook'\nlearn.session = 'set-cookie:s'", "answer to a webhook"),
         ("[[rule]]\non_unknown = 'confirm'", "can ask nobody"),
         ("[[rule]]\nchannel = 'webhook'", "takes every request for a callback"),
         ("[upstream]\nca = '/x.pem'", "only asked about https"),

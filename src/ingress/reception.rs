@@ -20,7 +20,7 @@ use super::{
     passthrough::{forward, plain},
 };
 use crate::{
-    intake::{Intake, Received, Reply},
+    intake::{Asked, Intake, Received, Reply},
     rule::{Head, Route, Rules},
     store::Store,
     telemetry::{Metrics, RequestKind},
@@ -57,6 +57,16 @@ impl<S: Store> Reception<S> {
     ) -> Arc<Self> {
         let metrics = Arc::clone(&intake.dispatch().metrics);
         Arc::new(Self { rules, intake, upstream, metrics, options })
+    }
+
+    /// Passes a request on as any other, and looks at the head of its answer before the browser does.
+    async fn heed(&self, asked: Asked, request: Request<Incoming>, client: &Client) -> Response<Body> {
+        let response = forward(&self.upstream, request, client).await;
+        let lessons = self.intake.lessons(&asked, response.status(), response.headers());
+        if !lessons.is_empty() {
+            Detached::new(Arc::clone(&self.intake).learn(lessons)).await;
+        }
+        response
     }
 
     async fn callback(&self, route: Route, request: Request<Incoming>, client: &Client) -> Response<Body> {
@@ -100,7 +110,13 @@ impl<S: Store> Handler for Reception<S> {
             None => {
                 self.metrics.count_request(RequestKind::Passthrough);
                 // Boxed, so that a connection which waits for its next request does not keep room for it.
-                Box::pin(forward(&self.upstream, request, &client)).await
+                match self.rules.learns(&head) {
+                    None => Box::pin(forward(&self.upstream, request, &client)).await,
+                    Some(learn) => {
+                        let asked = self.intake.asked(learn, head.method, head.host, head.headers);
+                        Box::pin(self.heed(asked, request, &client)).await
+                    }
+                }
             }
             Some(route) => {
                 self.metrics.count_request(RequestKind::Callback);

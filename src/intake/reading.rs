@@ -237,10 +237,14 @@ impl Reading {
         locks
     }
 
-    /// By what the two channels of its payment are joined; a label.
+    /// By what the two channels of its payment are joined; a label. `told`: whether the app's answers named its payment.
     #[must_use]
-    pub fn joined_by(&self) -> &'static str {
-        if self.claimed.kinds.len() > 1 { "callback" } else { "none" }
+    pub fn joined_by(&self, told: bool) -> &'static str {
+        match (self.claimed.kinds.len() > 1, told) {
+            (true, _) => "callback",
+            (false, true) => "learned",
+            (false, false) => "none",
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use crate::{
         contract::Provider,
         extract::{Dialect, Place},
     },
+    rule::learn::Learn,
     transaction::policy::{
         IdentityBy, LockBy, OnDuplicate, OnRepeatReturn, OnUnknown, Order, Policy, Retry, Treatment,
     },
@@ -50,6 +51,7 @@ pub struct Choices {
     pub amount: Option<Vec<Place>>,
     pub currency: Option<Vec<Place>>,
     pub aliases: Aliases,
+    pub learn: Learn,
     pub dialect: Option<Dialect>,
     pub scope_host: Option<bool>,
     pub identity_places: Option<Vec<Place>>,
@@ -103,6 +105,7 @@ impl Choices {
             ("amount", self.amount.is_some()),
             ("currency", self.currency.is_some()),
             ("aliases", !self.aliases.is_empty()),
+            ("learn", !self.learn.is_empty()),
             ("dialect", self.dialect.is_some()),
             ("scope", self.scope_host.is_some()),
             ("identity", self.identity_places.is_some()),

@@ -13,6 +13,7 @@ use crate::{
         arrival::Decision,
         effect::{Change, LockChange, Transition, View},
         history::{Arrived, Deed, Line, Outcome, Reason, What},
+        learned::{Doubt, Lesson},
         lock::{Claimed, LeaseId, LockName},
         policy::Policy,
         state::{Carried, Claim, Delivery, Fate, Letter, Phase, StoredRequest, Transaction},
@@ -115,6 +116,7 @@ pub(super) async fn a_commit_that_does_not_stand_changes_nothing_at_all<S: Store
         locks,
         returned: vec![name("hash", "h")],
         links: vec![(name("hash", "h"), name("reference", "tr"))],
+        lessons: lesson(&[name("session", "s")], &[name("reference", "tr")]).lessons,
         history: vec![comes("b", Decision::First, "tr")],
         ..Transition::default()
     };
@@ -126,8 +128,8 @@ pub(super) async fn a_commit_that_does_not_stand_changes_nothing_at_all<S: Store
     assert!(load(&store, "b", T0).await.transactions.is_empty());
     assert!(lines(&store, "b").await.is_empty() && store.called("tr", 9).await.unwrap().is_empty());
     assert!(store.reviews((Timestamp::EPOCH, LeaseId(0)), 9).await.unwrap().is_empty());
-    let view = store.load(Want::Transactions(&[], &[name("hash", "h")]), T0).await.unwrap();
-    assert!(!view.returned && view.linked.is_empty());
+    let view = store.load(Want::Transactions(&[], &[name("hash", "h"), name("session", "s")]), T0).await.unwrap();
+    assert!(!view.returned && view.linked.is_empty() && view.begun.is_empty());
 }
 
 pub(super) async fn of_two_writers_who_saw_the_same_one_stands<S: Store>(make: impl Fn(Options) -> S) {
@@ -244,6 +246,84 @@ pub(super) async fn links_and_returns_are_remembered_for_a_time_and_no_more_than
     }
     assert!(!ask(hash, T0).await.returned, "what would be forgotten first is forgotten early");
     assert!(ask(name("hash", "19"), T0).await.returned);
+}
+
+fn lesson(subjects: &[LockName], names: &[LockName]) -> Transition {
+    let lesson = Lesson { subjects: subjects.to_vec(), names: names.to_vec(), came: None, doubt: Doubt::None };
+    Transition { lessons: vec![lesson], ..Transition::default() }
+}
+
+pub(super) async fn what_answers_taught_is_found_by_what_a_payer_brings_for_a_time_and_of_no_more_than_a_number<
+    S: Store,
+>(
+    make: impl Fn(Options) -> S,
+) {
+    let store = make(Options { names_retained: Duration::from_secs(60), max_payers: 2, ..Options::default() });
+    let (session, next, reference) = (name("session", "s"), name("session", "t"), name("reference", "tr"));
+    let ask = async |of: LockName, now| store.load(Want::Transactions(&[], &[of]), now).await.unwrap();
+    store.commit(lesson(&[session, next], &[]), T0).await.unwrap();
+    assert!(ask(session, T0).await.begun.is_empty(), "of most people there is nothing to remember");
+    store.commit(lesson(&[session], &[reference]), T0).await.unwrap();
+    store.commit(lesson(&[session, next], &[]), T0).await.unwrap();
+    for subject in [session, next] {
+        let begun = ask(subject, T0).await.begun;
+        assert!(matches!(&begun[..], [(key, begun)] if *key == subject.key && begun.names == [reference]), "{begun:?}");
+    }
+    let seen = ask(reference, T0).await;
+    assert!(seen.told && seen.begun.is_empty() && seen.linked.is_empty(), "a name leads to no session");
+    assert!(!ask(name("reference", "other"), T0).await.told);
+    for n in 0..9 {
+        let payer = name("session", &format!("more {n}"));
+        store.commit(lesson(&[payer], &[name("reference", &n.to_string())]), T0).await.unwrap();
+    }
+    assert_eq!(ask(name("session", "more 0"), T0).await.begun.len(), 1);
+    assert!(
+        ask(name("session", "more 1"), T0).await.begun.is_empty(),
+        "nothing is learned of more than there is room for"
+    );
+    assert_eq!(ask(session, later(59)).await.begun.len(), 1);
+    assert!(ask(session, later(60)).await.begun.is_empty());
+    while store.forget(later(60), 1).await.unwrap() {}
+    assert!(!ask(reference, later(60)).await.told);
+    store.commit(lesson(&[name("session", "more 1")], &[reference]), later(60)).await.unwrap();
+    assert_eq!(ask(name("session", "more 1"), later(60)).await.begun.len(), 1, "there is room again");
+}
+
+pub(super) async fn a_link_that_comes_too_late_is_counted_and_one_that_is_in_time_shows_at_the_lease<S: Store>(
+    make: impl Fn(Options) -> S,
+) {
+    let link = |other: &str| {
+        let links = vec![(name("reference", "tr"), name("hash", other))];
+        Transition { links, ..Transition::default() }
+    };
+    let store = make(Options::default());
+    // Its lease is granted, and nothing has been sent.
+    let queued = delivery(1, "a", Phase::Queued);
+    let transition =
+        Transition { deliveries: vec![Change::Put(queued)], locks: vec![enqueue(1, "tr")], ..Transition::default() };
+    assert_eq!(store.commit(transition, T0).await.unwrap(), [LeaseId(1)]);
+    let seen = async || store.load(Want::Delivery(LeaseId(1)), T0).await.unwrap();
+    assert!(!seen().await.late);
+    store.commit(link("h"), T0).await.unwrap();
+    assert!(seen().await.late, "its lease lacks the other name");
+    assert_eq!(store.counts().late_links, 0, "in time");
+    let mut wide = claimed("tr");
+    wide.names.push(name("hash", "h"));
+    assert_eq!(store.commit(locks(vec![LockChange::Requeue(LeaseId(1), wide)]), T0).await.unwrap(), [LeaseId(1)]);
+    assert!(!seen().await.late, "it has both");
+    let sent = Delivery { version: seen().await.deliveries[0].version, ..delivery(1, "a", Phase::Queued) };
+    let sent = Delivery { phase: Phase::InFlight { lease_until: later(60) }, ..sent };
+    store.commit(Transition { deliveries: vec![Change::Put(sent)], ..Transition::default() }, T0).await.unwrap();
+    store.commit(link("h"), T0).await.unwrap();
+    assert_eq!(store.counts().late_links, 0, "known before");
+    store.commit(link("another"), T0).await.unwrap();
+    assert_eq!(store.counts().late_links, 1);
+    // A permit has no delivery: it is in the app as long as it is held.
+    store.commit(locks(vec![enqueue(2, "learned")]), T0).await.unwrap();
+    let told = lesson(&[name("session", "s")], &[name("reference", "learned"), name("reference", "of nobody")]);
+    store.commit(told.clone(), T0).await.unwrap();
+    store.commit(told, T0).await.unwrap();
+    assert_eq!(store.counts().late_links, 2, "once for each name");
 }
 
 pub(super) async fn what_has_expired_is_forgotten_in_steps_and_what_is_unsettled_never<S: Store>(
@@ -441,6 +521,8 @@ on_every_engine!(
     what_is_due_comes_earliest_first_and_asking_changes_nothing,
     what_lingers_frees_its_place_and_what_is_kept_does_not,
     links_and_returns_are_remembered_for_a_time_and_no_more_than_a_number,
+    what_answers_taught_is_found_by_what_a_payer_brings_for_a_time_and_of_no_more_than_a_number,
+    a_link_that_comes_too_late_is_counted_and_one_that_is_in_time_shows_at_the_lease,
     what_has_expired_is_forgotten_in_steps_and_what_is_unsettled_never,
     a_renewed_identity_is_kept_until_its_new_end,
     above_the_bound_the_settled_are_forgotten_early_and_nothing_else,

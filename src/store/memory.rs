@@ -14,8 +14,9 @@ use crate::{
     transaction::{
         effect::{Change, LockChange, Transition, View},
         history::{Line, What},
+        learned::Learned,
         lock::{LeaseId, LockName, Table},
-        state::{Delivery, Fate, Transaction},
+        state::{Delivery, Fate, Phase, Transaction},
     },
 };
 
@@ -34,10 +35,12 @@ pub struct Options {
     pub history_retention: Duration,
     /// Lines about repetitions that are kept of one transaction.
     pub max_repeats: usize,
-    /// How long links and the passing of returns are remembered.
+    /// How long links, the passing of returns, and what payers have begun are remembered.
     pub names_retained: Duration,
     /// So often at most; above, what would be forgotten first is forgotten early.
     pub max_names: usize,
+    /// Payers of whom it is remembered what they have begun; above, nothing is learned of more.
+    pub max_payers: usize,
 }
 
 impl Default for Options {
@@ -51,6 +54,7 @@ impl Default for Options {
             max_repeats: 50,
             names_retained: Duration::from_secs(3600),
             max_names: 200_000,
+            max_payers: 50_000,
         }
     }
 }
@@ -82,6 +86,8 @@ struct Inner {
     leases_due: BTreeSet<(Timestamp, LeaseId)>,
     names: HashMap<Key, Remembered>,
     names_expiring: VecDeque<(Timestamp, Key)>,
+    learned: Learned,
+    late_links: u64,
     history: VecDeque<Line>,
     /// How many lines have gone from its front.
     history_gone: u64,
@@ -125,6 +131,8 @@ impl Memory {
             leases_due: BTreeSet::new(),
             names: HashMap::new(),
             names_expiring: VecDeque::new(),
+            learned: Learned::new(options.names_retained, options.max_payers),
+            late_links: 0,
             history: VecDeque::new(),
             history_gone: 0,
             repeats: HashMap::new(),
@@ -152,6 +160,7 @@ impl Store for Memory {
                     let mut view = inner.view(keys, &delivery.letter.claimed.names, now);
                     view.deliveries.retain(|other| other.id != id);
                     view.deliveries.push(delivery.clone());
+                    view.late = view.linked.iter().any(|name| inner.locks.lacks(id, &name.key));
                     view
                 }
             },
@@ -225,6 +234,7 @@ impl Store for Memory {
             review: inner.review.len(),
             oldest_review: inner.review.first().map(|(since, _)| *since),
             evicted: inner.evicted,
+            late_links: inner.late_links,
             next_due: [next(&inner.due), next(&inner.leases_due)].into_iter().flatten().min(),
         }
     }
@@ -270,6 +280,11 @@ impl Inner {
                 view.returned |= remembered.returned;
                 view.linked.extend(remembered.linked.iter().filter(|linked| !names.contains(linked)));
             }
+        }
+        if !self.learned.is_empty() {
+            let begun = |name: &LockName| Some((name.key, self.learned.of(&name.key, now)?.clone()));
+            view.begun = names.iter().filter_map(begun).collect();
+            view.told = names.iter().any(|name| self.learned.tells(&name.key));
         }
         view
     }
@@ -327,6 +342,12 @@ impl Inner {
         for (a, b) in transition.links {
             self.link(a, b, until, now);
             self.link(b, a, until, now);
+        }
+        for lesson in transition.lessons {
+            for name in self.learned.take_in(&lesson, now) {
+                let holder = self.locks.holder(&name.key);
+                self.late_links += u64::from(holder.is_some_and(|lease| self.is_in_the_app(lease)));
+            }
         }
         for line in transition.history {
             self.write_line(line, options);
@@ -461,9 +482,17 @@ impl Inner {
 
     fn link(&mut self, name: LockName, other: LockName, until: Timestamp, now: Timestamp) {
         let linked = &mut self.remember(name, until, now).linked;
-        if !linked.contains(&other) && linked.len() < MOST_LINKS {
-            linked.push(other);
+        if linked.contains(&other) || linked.len() >= MOST_LINKS {
+            return;
         }
+        linked.push(other);
+        let late = |lease: &LeaseId| self.locks.lacks(*lease, &other.key) && self.is_in_the_app(*lease);
+        self.late_links += u64::from(self.locks.holder(&name.key).is_some_and(|lease| late(&lease)));
+    }
+
+    /// Whether whoever holds this lease has been sent: what only connects looks at its names once more.
+    fn is_in_the_app(&self, lease: LeaseId) -> bool {
+        self.deliveries.get(&lease).is_none_or(|delivery| delivery.phase != Phase::Queued)
     }
 
     fn forget_name(&mut self) {
@@ -488,6 +517,9 @@ impl Inner {
             }
             left -= 1;
             self.forget_name();
+        }
+        if self.learned.forget(now, left) {
+            return true;
         }
         while left > 0 {
             let Some(mut bucket) = self.expiring.first_entry() else { return false };

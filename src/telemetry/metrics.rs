@@ -114,6 +114,7 @@ pub struct Metrics {
     upstream_connects: [Counter; 2],
     forgotten_early: Counter,
     failed_expressions: Counter,
+    late_link: Counter,
 }
 
 impl Default for Metrics {
@@ -218,6 +219,11 @@ impl Metrics {
                 "How often a rule's `when` failed, so that the rule did not match",
                 Counter::default(),
             ),
+            late_link: of.add(
+                "late_link",
+                "Names that became known when a callback was in the app without them",
+                Counter::default(),
+            ),
             process,
             registry: of.0,
         }
@@ -249,6 +255,11 @@ impl Metrics {
     /// Counts one callback by how it was joined (see [`JOINED_BY`]).
     pub fn count_joined(&self, by: &'static str) {
         self.joined.get_or_create(&JoinedLabels { by: known(&JOINED_BY, by) }).inc();
+    }
+
+    /// Notes how many links have come too late since the start.
+    pub fn set_late_links(&self, count: u64) {
+        self.late_link.inner().fetch_max(count, Ordering::Relaxed);
     }
 
     /// Counts one request.

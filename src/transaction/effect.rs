@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     history::{Deed, Line, Outcome},
+    learned::{Begun, Lesson},
     lock::{Claimed, LeaseId, LockName},
     state::{Delivery, Transaction, Window},
 };
@@ -21,6 +22,12 @@ pub struct View {
     pub deliveries: Vec<Delivery>,
     /// Other names that are remembered for the names at hand.
     pub linked: Vec<LockName>,
+    /// Whether a lease that is held already lacks one of those: it was queued for before they were known.
+    pub late: bool,
+    /// What payers who come with one of the names at hand are known to have begun, by that name.
+    pub begun: Vec<(Key, Begun)>,
+    /// Whether one of the names at hand is known to have been begun by a payer.
+    pub told: bool,
     /// Whether the payer's return has been through under one of the names at hand.
     pub returned: bool,
 }
@@ -154,6 +161,8 @@ pub struct Transition {
     pub returned: Vec<LockName>,
     /// Names known to belong together.
     pub links: Vec<(LockName, LockName)>,
+    /// What the app's answers taught.
+    pub lessons: Vec<Lesson>,
     /// Lines of history.
     pub history: Vec<Line>,
     /// What is done afterwards.
@@ -181,6 +190,11 @@ pub(super) const OPEN: Window = Window { until: Timestamp::EPOCH, next: None };
 
 /// Queues a delivery for its lease, under all the names that are known by now.
 pub(super) fn queue(view: &View, delivery: &Delivery, out: &mut Transition) {
+    out.locks.push(LockChange::Enqueue(delivery.id, widened(view, delivery)));
+}
+
+/// What a delivery must not overlap with, as far as it is known by now.
+pub(super) fn widened(view: &View, delivery: &Delivery) -> Claimed {
     let mut claimed = delivery.letter.claimed.clone();
     for name in &view.linked {
         if !claimed.names.contains(name) {
@@ -191,7 +205,7 @@ pub(super) fn queue(view: &View, delivery: &Delivery, out: &mut Transition) {
             claimed.kinds.push(name.kind);
         }
     }
-    out.locks.push(LockChange::Enqueue(delivery.id, claimed));
+    claimed
 }
 
 /// The transaction as it is being rewritten, starting from what is known.

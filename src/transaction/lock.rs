@@ -162,6 +162,20 @@ impl Table {
         self.tickets.get(&lease).is_some_and(|ticket| ticket.granted.is_some())
     }
 
+    /// Who holds this name now.
+    #[must_use]
+    pub fn holder(&self, name: &Key) -> Option<LeaseId> {
+        self.queues.get(name)?.front().copied().filter(|lease| self.holds(*lease))
+    }
+
+    /// Whether a lease that is held does not keep this name: somebody else may have it.
+    #[must_use]
+    pub fn lacks(&self, lease: LeaseId, name: &Key) -> bool {
+        self.tickets.get(&lease).is_some_and(|ticket| {
+            ticket.granted.is_some() && !self.classes[ticket.class].exclusive && !ticket.names.contains(name)
+        })
+    }
+
     /// Queues for a lease. A lease that is held or queued already stays as it is.
     pub fn enqueue(&mut self, lease: LeaseId, claimed: &Claimed) {
         if self.tickets.contains_key(&lease) {

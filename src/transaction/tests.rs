@@ -555,6 +555,24 @@ fn an_accepted_answer_settles_releases_and_is_told() {
 }
 
 #[test]
+fn what_is_not_sent_yet_queues_again_under_names_that_became_known() {
+    let mut gate = Gate::new(|_| {});
+    let (id, ..) = gate.comes(&numbered("e"));
+    let hash = LockName::new("app", ["payment_hash", ""], "h");
+    gate.view.linked = vec![hash];
+    gate.view.late = true;
+    gate.does(id, Input::Sending);
+    assert_eq!(gate.phase(id), Some(Phase::Queued), "nothing is sent");
+    let [LockChange::Requeue(again, claimed)] = &gate.last.locks[..] else { panic!("{:?}", gate.last.locks) };
+    assert_eq!((*again, claimed.names.contains(&hash), claimed.names.len()), (id, true, 2));
+    gate.view.late = false;
+    gate.does(id, Input::Sending);
+    assert!(matches!(gate.phase(id), Some(Phase::InFlight { .. })));
+    gate.does(id, accepted(1));
+    assert_eq!(gate.phase(id), None, "it was no try: its number is the first");
+}
+
+#[test]
 fn what_the_app_puts_off_lingers() {
     let mut gate = Gate::new(|policy| policy.linger = secs(5));
     let id = gate.settled(&numbered("e1"));

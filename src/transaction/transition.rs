@@ -6,7 +6,9 @@
 use std::sync::Arc;
 
 use super::{
-    effect::{Act, Change, Effect, Ending, Input, LEASE_MARGIN, LockChange, OPEN, Transition, View, queue, writable},
+    effect::{
+        Act, Change, Effect, Ending, Input, LEASE_MARGIN, LockChange, OPEN, Transition, View, queue, widened, writable,
+    },
     history::{Deed, Line, Reason, What},
     lock::LeaseId,
     policy::{OnUnknown, Order},
@@ -170,6 +172,11 @@ impl Step<'_> {
     }
 
     fn sending(&mut self) {
+        if self.view.late {
+            // It is in the way of some of whom nobody knew when it was queued: so it queues again, under all its names.
+            self.out.locks.push(LockChange::Requeue(self.delivery.id, widened(self.view, &self.delivery)));
+            return self.put(Phase::Queued);
+        }
         let policy = Arc::clone(&self.delivery.letter.policy);
         self.delivery.attempts += 1;
         let window_ends = self.now.after(policy.collapse_window);
@@ -331,7 +338,7 @@ impl Step<'_> {
         }
         match letter.policy.on_unknown {
             OnUnknown::Resend if !self.attempted_enough() => {
-                self.out.locks.push(LockChange::Requeue(id, letter.claimed.clone()));
+                self.out.locks.push(LockChange::Requeue(id, widened(self.view, &self.delivery)));
                 self.put(Phase::Queued);
             }
             // What is resent without end may be what the app dies of.
@@ -352,7 +359,7 @@ impl Step<'_> {
         match deed {
             Deed::Resend => {
                 self.delivery.owed = true;
-                self.out.locks.push(LockChange::Requeue(id, self.delivery.letter.claimed.clone()));
+                self.out.locks.push(LockChange::Requeue(id, widened(self.view, &self.delivery)));
                 self.put(Phase::Queued);
             }
             Deed::Settle => {

@@ -5,6 +5,7 @@
 mod admin;
 mod alerts;
 mod attack;
+mod checkout;
 mod cli;
 mod demo;
 mod dialect;

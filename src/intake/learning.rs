@@ -1,0 +1,158 @@
+//! Learns from the app's answers which payments a payer has begun, and finds them again when he comes back.
+//!
+//! A session is known by a keyed digest only, under a key that is drawn when the gate starts: what is remembered of it is
+//! worth nothing to who reads it.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{HeaderMap, Method, StatusCode};
+use ring::{hmac, rand::SystemRandom};
+
+use super::Intake;
+use crate::{
+    callback::Key,
+    dispatch::App,
+    rule::Learn,
+    store::{Store, Want},
+    transaction::{
+        effect::Transition,
+        learned::{Doubt, Lesson},
+        lock::{Kind, LockName},
+    },
+};
+
+/// Pages are never stopped by a store's trouble: so long it may take over a lesson.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Digests of sessions, under a key of their own.
+pub struct Sessions(hmac::Key);
+
+impl Sessions {
+    /// Digests that nobody else can make.
+    ///
+    /// # Panics
+    ///
+    /// Where the machine has no randomness to give.
+    pub fn new() -> Self {
+        let drawn = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new());
+        Self(drawn.unwrap_or_else(|_| panic!("this machine gives no random numbers")))
+    }
+
+    fn names(&self, upstream: &str, sessions: Vec<(Arc<str>, &[u8])>) -> Vec<LockName> {
+        sessions.into_iter().map(|(kind, value)| self.name(upstream, &kind, value)).collect()
+    }
+
+    fn name(&self, upstream: &str, kind: &str, value: &[u8]) -> LockName {
+        let mut context = hmac::Context::with_key(&self.0);
+        for part in [upstream.as_bytes(), kind.as_bytes(), value] {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part);
+        }
+        let mut key = [0; 16];
+        key.copy_from_slice(&context.sign().as_ref()[..16]);
+        LockName { kind: Kind::named(["session:", kind]), key: Key::from_bytes(key) }
+    }
+}
+
+/// A request whose answer will be looked at.
+#[derive(Debug)]
+pub struct Asked {
+    learn: Arc<Learn>,
+    method: Method,
+    host: String,
+    /// The sessions with which it came.
+    pub sessions: Vec<LockName>,
+    /// Names of the payment that it carries itself.
+    own: Vec<LockName>,
+}
+
+impl<S: Store, A: App> Intake<S, A> {
+    /// Notes what a request came with, before it goes to the app.
+    #[must_use]
+    pub fn asked(&self, learn: Arc<Learn>, method: &Method, host: &str, headers: &HeaderMap) -> Asked {
+        let sessions = self.sessions.names(&self.upstream, learn.sessions_of(headers));
+        Asked { learn, method: method.clone(), host: host.to_owned(), sessions, own: Vec::new() }
+    }
+
+    /// What the head of the answer teaches; mostly nothing.
+    #[must_use]
+    pub fn lessons(&self, asked: &Asked, status: StatusCode, headers: &HeaderMap) -> Vec<Lesson> {
+        let told = asked.learn.read(&asked.method, &asked.host, status, headers);
+        let given = self.sessions.names(&self.upstream, asked.learn.sessions_set(headers));
+        let name = |(kind, value): &(Arc<str>, String)| LockName::new(&self.upstream, [kind, ""], value);
+        let names: Vec<_> = told.names.iter().map(name).collect();
+        let doubt = match (told.unread, told.unseen) {
+            (true, _) => Doubt::Certain,
+            (false, true) => Doubt::Perhaps,
+            (false, false) => Doubt::None,
+        };
+        let says = |lesson: &Lesson| {
+            let follows = lesson.subjects.len() > 1;
+            !lesson.subjects.is_empty() && (follows || !lesson.names.is_empty() || lesson.doubt != Doubt::None)
+        };
+        let mut subjects = asked.sessions.clone();
+        given.into_iter().filter(|name| !asked.sessions.contains(name)).for_each(|name| subjects.push(name));
+        let payer = Lesson { subjects, names, came: None, doubt };
+        let own = |own: &LockName| Lesson { subjects: vec![*own], ..payer.clone() };
+        asked.own.iter().map(own).chain([payer.clone()]).filter(says).collect()
+    }
+
+    /// Remembers lessons. To be awaited before the payer hears the answer: he can't come back sooner.
+    pub async fn learn(self: Arc<Self>, lessons: Vec<Lesson>) {
+        if lessons.is_empty() {
+            return;
+        }
+        if tokio::time::timeout(PATIENCE, self.teach(lessons)).await.is_err() {
+            tracing::warn!("the store took too long to take in what an answer taught");
+        }
+    }
+
+    /// A payer has come back with these sessions, under this name.
+    pub(super) async fn note_came(self: &Arc<Self>, sessions: &[LockName], own: Key) {
+        let lesson = Lesson { subjects: sessions.to_vec(), names: Vec::new(), came: Some(own), doubt: Doubt::None };
+        Arc::clone(self).learn(vec![lesson]).await;
+    }
+
+    async fn teach(&self, mut lessons: Vec<Lesson>) {
+        let begins = |lesson: &Lesson| !lesson.names.is_empty() || lesson.doubt == Doubt::Certain;
+        if !lessons.iter().any(begins) {
+            // Of most people nothing is known, and there is nothing to follow.
+            let known: Vec<_> = lessons.iter().flat_map(|lesson| &lesson.subjects).copied().collect();
+            let now = self.dispatch.clock_now();
+            match self.dispatch.store.load(Want::Transactions(&[], &known), now).await {
+                Ok(view) if !view.begun.is_empty() => {
+                    let is_known = |name: &LockName| view.begun.iter().any(|(key, _)| *key == name.key);
+                    lessons.retain(|lesson| lesson.subjects.iter().any(is_known));
+                }
+                _ => return,
+            }
+        }
+        let transition = Transition { lessons, ..Transition::default() };
+        if let Err(error) = self.dispatch.commit(transition).await {
+            tracing::warn!(%error, "what an answer taught is not remembered");
+        }
+    }
+}
+
+impl Asked {
+    /// The same for a callback that carries names of its own.
+    #[must_use]
+    pub fn under(self, own: &[LockName]) -> Self {
+        Self { own: own.to_vec(), ..self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_known_by_a_digest_that_no_other_gate_can_make() {
+        let (ours, theirs) = (Sessions::new(), Sessions::new());
+        let name = |sessions: &Sessions, kind, value: &[u8]| sessions.name("app", kind, value);
+        assert_eq!(name(&ours, "session", b"secret"), name(&ours, "session", b"secret"));
+        assert_ne!(name(&ours, "session", b"secret"), name(&theirs, "session", b"secret"));
+        assert_ne!(name(&ours, "session", b"secret"), name(&ours, "session", b"Secret"));
+        assert_ne!(name(&ours, "session", b"secret").key, name(&ours, "sessions", b"ecret").key);
+    }
+}
