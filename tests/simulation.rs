@@ -30,7 +30,7 @@ use oncegate::{
         generic::GENERIC,
         mollie::MOLLIE,
     },
-    rule::{Choices, Head, Matcher, ProviderChoice, Rule, Rules, path::Template},
+    rule::{Choices, Head, Learn, Matcher, ProviderChoice, Rule, Rules, path::Template},
     store::{
         CommitError, Counts, Due, Lines, Store, StoreError, Want,
         memory::{self, Memory},
@@ -45,10 +45,15 @@ use oncegate::{
         state::Delivery,
     },
 };
-use tokio::time::{Instant, Sleep, advance, sleep, timeout};
+use tokio::{
+    sync::{RwLock, watch},
+    time::{Instant, Sleep, advance, sleep, timeout},
+};
 
 /// How many schedules a plain `cargo test` plays.
 const SCHEDULES: u64 = 2000;
+const MOST_PAYMENTS: u64 = 5;
+const BROWSERS: usize = 2;
 /// The first byte goes out a little after the commit that says so, and the store takes its time.
 const SLACK: Duration = Duration::from_millis(900);
 
@@ -87,6 +92,8 @@ struct Told {
     reviews: usize,
     acts: [usize; 3],
     refused: usize,
+    learned: usize,
+    late: usize,
     longest: Duration,
 }
 
@@ -96,6 +103,8 @@ impl Told {
         self.unknown += other.unknown;
         self.reviews += other.reviews;
         self.refused += other.refused;
+        self.learned += other.learned;
+        self.late += other.late;
         self.acts.iter_mut().zip(other.acts).for_each(|(all, one)| *all += one);
         self.longest = self.longest.max(other.longest);
         other.decisions.iter().for_each(|(what, count)| *self.decisions.entry(what.clone()).or_default() += count);
@@ -107,6 +116,8 @@ impl Told {
         self.unknown > 0
             && self.reviews > 0
             && people
+            && self.learned > 0
+            && self.late > 0
             && decisions.iter().all(|what| self.decisions.contains_key(*what))
     }
 }
@@ -149,6 +160,8 @@ struct Tag {
     payments: Vec<u64>,
     /// Whether it carries a name of the kind that returns carry.
     joined: bool,
+    /// Whether it carries a name of the kind that only webhooks carry, or may have it from a checkout.
+    learned: bool,
     /// What makes its events the same as others, and whether that holds for the window only.
     identities: Vec<(String, bool)>,
 }
@@ -176,6 +189,21 @@ struct Forward {
     accepted: bool,
 }
 
+/// A payer's browser, which may have several payments under way.
+struct Browser {
+    /// The value of its session; each answer sets another.
+    session: Mutex<String>,
+    /// Checkouts may overlap each other, pages nothing.
+    clicks: RwLock<()>,
+}
+
+impl Browser {
+    /// One that has been on a page.
+    fn new(number: usize) -> Self {
+        Self { session: Mutex::new(format!("browser-{number}")), clicks: RwLock::default() }
+    }
+}
+
 /// The app and all that is known of the day.
 struct World {
     chance: Mutex<Chance>,
@@ -199,6 +227,9 @@ struct World {
     /// How often people did what, and how often they could not.
     acts: Mutex<([usize; 3], usize)>,
     closing: Mutex<bool>,
+    browsers: Vec<Browser>,
+    /// Of each payment, whether its payer has been sent to the provider.
+    begun: Vec<watch::Sender<bool>>,
     policy: Policy,
     places: usize,
     /// In a hundred tries, how many go wrong.
@@ -242,7 +273,7 @@ impl World {
     fn conflict(&self, a: &Tag, b: &Tag) -> bool {
         self.policy.lock == LockBy::Upstream
             || a.payments.iter().any(|payment| b.payments.contains(payment))
-            || (a.channel != b.channel && !(a.joined && b.joined))
+            || (a.channel != b.channel && !(a.joined && b.joined) && !(a.learned && b.learned))
     }
 
     fn enter(self: &Arc<Self>, tag: Tag) -> Visit {
@@ -606,16 +637,21 @@ fn rules(policy: &Policy) -> Rules {
         aliases: vec![(Arc::from("payment_hash"), places("json:$.hash"))],
         ..webhook(&GENERIC)
     };
+    let sessions = vec![(Arc::from("session"), vec![Arc::from("sid")])];
     let back = Choices {
         channel: Some(Channel::Return),
         aliases: vec![(Arc::from("payment_hash"), places("query:hash"))],
+        learn: Learn { sessions: sessions.clone(), ..Learn::default() },
         ..Choices::default()
     };
+    let address = vec!["location:https://mollie.test/{id} as tr_{id}".parse().unwrap()];
+    let learn = Learn { names: vec![(Arc::from("reference:mollie"), address)], sessions };
     let rules = vec![
         rule("/mollie/{company}", webhook(&MOLLIE)),
         rule("/generic/{company}", generic),
         rule("/several/{company}", webhook(&SEVERAL)),
         rule("/return", back),
+        rule("/shop/{page*}", Choices { learn, ..Choices::default() }),
     ];
     Rules::new(rules, policy.clone())
 }
@@ -646,7 +682,18 @@ struct Call {
     uri: String,
     body: String,
     hangs_up: bool,
+    /// The browser it comes from.
+    browser: Option<usize>,
     tag: Tag,
+}
+
+/// What a payer does on the pages of the app.
+#[derive(Clone, Copy)]
+struct Click {
+    at: Duration,
+    browser: usize,
+    /// What he pays, and whether the address to which he is sent can be read; `None` if he only looks.
+    pays: Option<(u64, bool)>,
 }
 
 /// How a provider tells of a payment.
@@ -662,28 +709,44 @@ enum Style {
     Several,
 }
 
-fn some_calls(chance: &mut Chance) -> Vec<Call> {
-    let payments = 1 + chance.below(5);
+fn some_calls(chance: &mut Chance) -> (Vec<Call>, Vec<Click>) {
+    let payments = 1 + chance.below(MOST_PAYMENTS);
     let span = chance.of(&[500, 4000, 40_000]);
     let count = 2 + chance.below(36);
     let styles: Vec<Style> = (0..payments)
         .map(|_| chance.of(&[Style::Bare, Style::Bare, Style::Numbered, Style::Joined, Style::Several]))
         .collect();
+    // Payers who have come by the app's own pages; the others have begun elsewhere, and bring nothing.
+    let browsers: Vec<Option<usize>> =
+        (0..payments).map(|_| (!chance.one_in(3)).then(|| chance.below(BROWSERS as u64) as usize)).collect();
+    let mut clicks = Vec::new();
+    for (payment, browser) in browsers.iter().enumerate() {
+        let Some(browser) = *browser else { continue };
+        let mut click = |pays| clicks.push(Click { at: chance.millis(span / 2), browser, pays });
+        if matches!(styles[payment], Style::Bare) {
+            click(Some((payment as u64, payment % 5 != 4)));
+        }
+        click(None);
+    }
     let mut calls = Vec::new();
     for serial in 0..count as usize {
         let payment = chance.below(payments);
         let at = chance.millis(span);
         let hangs_up = chance.one_in(8);
         let style = styles[payment as usize];
-        let call = |uri: String, body: String, tag: Tag| Call { at, uri, body, hangs_up, tag };
-        let tag = |channel, joined, identities| Tag { serial, channel, payments: vec![payment], joined, identities };
+        let call = |uri: String, body: String, tag: Tag| Call { at, uri, body, hangs_up, browser: None, tag };
+        let learned = matches!(style, Style::Bare);
+        let tag =
+            |channel, joined, identities| Tag { serial, channel, payments: vec![payment], joined, learned, identities };
         if chance.one_in(4) {
             let named = !chance.one_in(8);
             let query = if named { format!("?hash=h{payment}") } else { String::new() };
             let tag = tag(Channel::Return, named, Vec::new());
             // A return that names nothing belongs to a payment that nobody can know.
+            let browser = browsers[payment as usize].filter(|_| named);
+            let tag = Tag { learned: browser.is_some(), ..tag };
             let tag = if named { tag } else { Tag { payments: Vec::new(), ..tag } };
-            calls.push(call(format!("/return{query}"), String::new(), tag));
+            calls.push(Call { browser, ..call(format!("/return{query}"), String::new(), tag) });
             continue;
         }
         let event = chance.below(3);
@@ -703,7 +766,7 @@ fn some_calls(chance: &mut Chance) -> Vec<Call> {
             Style::Several => several(chance, serial, &styles, at, hangs_up),
         });
     }
-    calls
+    (calls, clicks)
 }
 
 fn several(chance: &mut Chance, serial: usize, styles: &[Style], at: Duration, hangs_up: bool) -> Call {
@@ -720,8 +783,8 @@ fn several(chance: &mut Chance, serial: usize, styles: &[Style], at: Duration, h
         payments.push(payment);
         identities.push(identity);
     }
-    let tag = Tag { serial, channel: Channel::Webhook, payments, joined: false, identities };
-    Call { at, uri: "/several/acme".into(), body, hangs_up, tag }
+    let tag = Tag { serial, channel: Channel::Webhook, payments, joined: false, learned: false, identities };
+    Call { at, uri: "/several/acme".into(), body, hangs_up, browser: None, tag }
 }
 
 /// What a caller heard.
@@ -737,7 +800,7 @@ struct Heard {
 async fn play(seed: u64) -> (Vec<String>, Told) {
     let mut chance = Chance(seed);
     let policy = some_policy(&mut chance);
-    let calls = some_calls(&mut chance);
+    let (calls, clicks) = some_calls(&mut chance);
     let places = chance.of(&[1, 2, 4, 8, 1000]);
     let world = Arc::new(World {
         tags: Mutex::new(calls.iter().map(|call| call.tag.clone()).collect()),
@@ -753,6 +816,8 @@ async fn play(seed: u64) -> (Vec<String>, Told) {
         settled: Mutex::default(),
         acts: Mutex::default(),
         closing: Mutex::default(),
+        browsers: (0..BROWSERS).map(Browser::new).collect(),
+        begun: (0..MOST_PAYMENTS).map(|_| watch::Sender::new(false)).collect(),
         places,
         trouble: chance.of(&[0, 10, 50]),
         jitter: chance.one_in(2),
@@ -763,7 +828,8 @@ async fn play(seed: u64) -> (Vec<String>, Told) {
     let store = Shaky { memory, world: Arc::clone(&world) };
     let clock = SteadyClock::starting_at(Timestamp::from_millis(1_800_000_000_000));
     let options = dispatch::Options::default();
-    let dispatch = Dispatch::new(store, Fake(Arc::clone(&world)), clock, Arc::new(Metrics::new()), options);
+    let metrics = Arc::new(Metrics::new());
+    let dispatch = Dispatch::new(store, Fake(Arc::clone(&world)), clock, Arc::clone(&metrics), options);
     tokio::spawn(Arc::clone(&dispatch).run_timers());
     // Where later events wait for a person, there has to be one.
     if policy.order == Order::Strict || chance.one_in(4) {
@@ -774,6 +840,13 @@ async fn play(seed: u64) -> (Vec<String>, Told) {
     let intake = Intake::new(Arc::clone(&dispatch), "http://app".into(), HashMap::new());
     let rules = rules(&policy);
     let started = Instant::now();
+    let begins = |payment: u64| clicks.iter().any(|click| click.pays.is_some_and(|(paid, _)| paid == payment));
+    for (payment, begun) in world.begun.iter().enumerate() {
+        begun.send_replace(!begins(payment as u64));
+    }
+    for click in clicks {
+        tokio::spawn(one_click(click, rules.clone(), Arc::clone(&intake), Arc::clone(&world)));
+    }
     let callers: Vec<_> = calls
         .into_iter()
         .map(|call| tokio::spawn(one_call(call, rules.clone(), Arc::clone(&intake), Arc::clone(&world))))
@@ -797,6 +870,10 @@ async fn play(seed: u64) -> (Vec<String>, Told) {
     }
     told.reviews = *world.reviews.lock().unwrap();
     (told.acts, told.refused) = *world.acts.lock().unwrap();
+    let page = metrics.render();
+    let figure = |name: &str| page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<usize>().ok());
+    told.learned = figure("oncegate_joined_total{by=\"learned\"}").unwrap();
+    told.late = figure("oncegate_late_link_total").unwrap();
     told.forwards = world.forwards.lock().unwrap().len();
     told.unknown = *world.unknown.lock().unwrap();
     let mut faults = std::mem::take(&mut *world.faults.lock().unwrap());
@@ -854,14 +931,66 @@ async fn act(dispatch: &Arc<Dispatch<Shaky, Fake>>, world: &World, id: LeaseId, 
     }
 }
 
+/// A page of the app, which passes the gate as any other and is looked at on its way back.
+async fn one_click(click: Click, rules: Rules, intake: Arc<Intake<Shaky, Fake>>, world: Arc<World>) {
+    sleep(click.at).await;
+    let browser = &world.browsers[click.browser];
+    let (_alone, _beside) = match click.pays {
+        None => (Some(browser.clicks.write().await), None),
+        Some(_) => (None, Some(browser.clicks.read().await)),
+    };
+    let session = browser.session.lock().unwrap().clone();
+    let mut headers = HeaderMap::new();
+    headers.insert("cookie", HeaderValue::try_from(format!("sid={session}")).unwrap());
+    let (method, uri) = (if click.pays.is_some() { Method::POST } else { Method::GET }, Uri::from_static("/shop/page"));
+    let source = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let head = Head { method: &method, uri: &uri, headers: &headers, host: "pay.example.org", source };
+    let learn = rules.learns(&head).expect("a page to be looked at");
+    let asked = intake.asked(learn, &method, "pay.example.org", &headers);
+    let (takes, next) = {
+        let mut chance = world.chance();
+        (chance.millis(1500), chance.next())
+    };
+    sleep(takes).await;
+    let mut answer = HeaderMap::new();
+    let next = format!("{next:x}");
+    answer.insert("set-cookie", HeaderValue::try_from(format!("sid={next}; path=/; httponly")).unwrap());
+    let status = match click.pays {
+        None => StatusCode::OK,
+        Some((payment, readable)) => {
+            let id = if readable { payment.to_string() } else { format!("test-mode?token={payment}") };
+            answer.insert("location", HeaderValue::try_from(format!("https://mollie.test/{id}")).unwrap());
+            StatusCode::FOUND
+        }
+    };
+    let lessons = intake.lessons(&asked, status, &answer);
+    Arc::clone(&intake).learn(lessons).await;
+    *browser.session.lock().unwrap() = next;
+    if let Some((payment, _)) = click.pays {
+        world.begun[payment as usize].send_replace(true);
+    }
+}
+
 async fn one_call(call: Call, rules: Rules, intake: Arc<Intake<Shaky, Fake>>, world: Arc<World>) -> Option<Heard> {
     sleep(call.at).await;
+    let session = match call.browser {
+        Some(browser) => {
+            // Nobody comes back before he was sent away.
+            let mut begun = world.begun[call.tag.payments[0] as usize].subscribe();
+            begun.wait_for(|begun| *begun).await.unwrap();
+            Some(world.browsers[browser].session.lock().unwrap().clone())
+        }
+        None => None,
+    };
     let came = Instant::now();
     world.came.lock().unwrap().insert(call.tag.serial, came);
     let mut headers = HeaderMap::new();
     let kind = if call.body.starts_with("id=") { "application/x-www-form-urlencoded" } else { "application/json" };
     headers.insert("content-type", HeaderValue::from_static(kind));
     headers.insert("x-serial", HeaderValue::from(call.tag.serial));
+    if let Some(session) = session {
+        headers.insert("cookie", HeaderValue::try_from(format!("sid={session}")).unwrap());
+    }
     let method = if call.tag.channel == Channel::Return { Method::GET } else { Method::POST };
     let uri: Uri = call.uri.parse().unwrap();
     let source = IpAddr::V4(Ipv4Addr::LOCALHOST);

@@ -21,7 +21,7 @@ use crate::{
     config::Config,
     intake::reading::{Keyrings, Reading, Statement, Whole, refused},
     provider::{self, PROVIDERS, contract::Provider},
-    rule::{Choices, Matcher, ProviderChoice, Route, Rule, Rules},
+    rule::{Choices, Learn, Matcher, ProviderChoice, Route, Rule, Rules},
     store::{Store, Want, memory::Memory},
     time::{Clock, SystemClock, Timestamp},
     transaction::{
@@ -140,6 +140,10 @@ impl Explainer {
             source: IpAddr::V4(Ipv4Addr::LOCALHOST),
         };
         let ruled = self.rules.classify(&whole.head());
+        let learn = match &ruled {
+            Some(route) => Arc::clone(&route.learn),
+            None => self.rules.learns(&whole.head()).unwrap_or_default(),
+        };
         let passes = ruled.is_none() && self.provider.is_none();
         let Some(mut route) = ruled.or_else(|| self.unruled.classify(&whole.head())) else { return Ok(Vec::new()) };
         if let Some(provider) = self.provider {
@@ -148,7 +152,7 @@ impl Explainer {
         let reading = Reading::of(&route, &whole, &self.upstream, &self.keyrings, self.at);
         if passes {
             let why = "no rule takes it for a callback: it is passed through";
-            return Ok(lines(file, None, &reading, &[], why));
+            return Ok(with_learn(lines(file, None, &reading, &[], why), &learn));
         }
         let (decisions, why) = match (route.channel, refused(&reading)) {
             (Channel::Return, _) => (vec![Decision::Returned], "the payer comes back".to_owned()),
@@ -158,7 +162,7 @@ impl Explainer {
                 (decided.decisions, decided.why.to_owned())
             }
         };
-        Ok(lines(file, Some(&route), &reading, &decisions, &why))
+        Ok(with_learn(lines(file, Some(&route), &reading, &decisions, &why), &learn))
     }
 
     /// Decides as the gate does, then lets the app accept what is forwarded.
@@ -238,6 +242,13 @@ fn lines(file: &str, route: Option<&Route>, reading: &Reading, decisions: &[Deci
     }
 }
 
+/// What would be learned from the app's answer, by kind of name, with the places where it may stand.
+fn with_learn(mut lines: Vec<Value>, learn: &Learn) -> Vec<Value> {
+    let learned: Map<_, _> = learn.list().map(|(kind, places)| (kind.to_owned(), json!(places))).collect();
+    lines.iter_mut().for_each(|line| line["learn"] = Value::Object(learned.clone()));
+    lines
+}
+
 fn event_fields(event: Option<&Event>, reading: &Reading) -> Map<String, Value> {
     let aliases = event.map_or(&reading.aliases, |event| &event.aliases);
     let aliases: Map<_, _> = aliases.iter().map(|alias| (alias.kind.to_string(), json!(alias.value))).collect();
@@ -289,13 +300,18 @@ fn for_people(line: &Value) -> String {
         other => other.to_string(),
     };
     let locks: Vec<_> = line["locks"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let learned = |(kind, places): (&String, &Value)| {
+        let places: Vec<_> = places.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        format!("\n  learns {kind} from {}", places.join(" or "))
+    };
+    let learned: String = line["learn"].as_object().into_iter().flatten().map(learned).collect();
     let signature = match text("signature").as_str() {
         said if said == Signature::Unchecked.as_str() => "signature not checked".to_owned(),
         said => format!("signature {said}"),
     };
     format!(
         "{}: {}, {}\n  {} {} by rule {}, {signature}\n  reference {}, event {} {}, state {}, {} {}\n  identity {}\n  \
-         locks {}\n  hold {}, linger {}, remembered {}",
+         locks {}\n  hold {}, linger {}, remembered {}{learned}",
         text("file"),
         text("decision").replace('-', "passed through"),
         text("why"),
