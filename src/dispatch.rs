@@ -282,8 +282,10 @@ impl<S: Store, A: App> Dispatch<S, A> {
                 transition.effects.iter().position(|effect| matches!(effect, Effect::Tell(told, _) if *told == id));
             // Whoever brings the outcome tells it, for only he has the whole answer.
             let told = told.map(|at| transition.effects.remove(at));
+            let unheld = removed_while_held(&view, &transition);
             match self.commit(transition).await {
                 Ok(()) => {
+                    unheld.iter().for_each(|(id, letter)| self.unhold(*id, letter));
                     if let Some(Effect::Tell(_, ending)) = told {
                         self.tell(id, || heard.cloned().unwrap_or(Heard::unheard(ending)));
                     }
@@ -517,6 +519,15 @@ fn newly_held(transition: &Transition) -> Option<(LeaseId, Arc<Letter>)> {
         }
         _ => None,
     })
+}
+
+/// What is held and will not be sent at all, for another has brought what it carries.
+fn removed_while_held(view: &View, transition: &Transition) -> Vec<(LeaseId, Arc<Letter>)> {
+    let held = |change: &Change| match change {
+        Change::Remove(id, _) => view.delivery(*id).filter(|delivery| matches!(delivery.phase, Phase::Held { .. })),
+        Change::Put(_) => None,
+    };
+    transition.deliveries.iter().filter_map(held).map(|held| (held.id, Arc::clone(&held.letter))).collect()
 }
 
 /// The delivery as the transition leaves it; as it was, where it is removed.

@@ -7,7 +7,7 @@ pub mod reading;
 mod relay;
 mod repeat;
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{
@@ -309,7 +309,9 @@ impl<S: Store, A: App> Intake<S, A> {
         self.dispatch.metrics.count_delivery(reading.provider.name, heard.ending.as_str());
         match &heard.ending {
             Ending::Accepted(_) | Ending::Rejected(_) => {
-                if let Err(error) = permit.end(policy.linger, Vec::new()).await {
+                // What is known has been put off by the app before, if it was at all.
+                let linger = if line.is_a_repeat() { Duration::ZERO } else { policy.linger };
+                if let Err(error) = permit.end(linger, Vec::new()).await {
                     tracing::error!(%error, "a lease could not be given back");
                 }
             }

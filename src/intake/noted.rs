@@ -117,6 +117,11 @@ impl<'r> Noted<'r> {
         });
     }
 
+    /// Whether all of it was settled before.
+    pub fn is_a_repeat(&self) -> bool {
+        !self.decisions.is_empty() && self.decisions.iter().all(|decision| *decision == Decision::Replayed)
+    }
+
     /// The decision that speaks for the callback: of a batch that brings something new, the new one.
     fn leading(&self) -> Option<Decision> {
         let new = self.decisions.iter().find(|decision| !matches!(decision, Decision::Repeated));

@@ -240,9 +240,9 @@ impl Reading {
     /// By what the two channels of its payment are joined; a label. `told`: whether the app's answers named its payment.
     #[must_use]
     pub fn joined_by(&self, told: bool) -> &'static str {
-        match (self.claimed.kinds.len() > 1, told) {
-            (true, _) => "callback",
-            (false, true) => "learned",
+        match (told, self.claimed.kinds.len() > 1) {
+            (true, _) => "learned",
+            (false, true) => "callback",
             (false, false) => "none",
         }
     }

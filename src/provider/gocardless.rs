@@ -1,6 +1,6 @@
 //! GoCardless: signed batches of events, which may speak of several payments and of other things.
 
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use http::StatusCode;
 
@@ -9,7 +9,7 @@ use super::{
     extract::{Reader, Value},
     signature::{self, BodyMac},
 };
-use crate::callback::{Event, State};
+use crate::callback::{Alias, Event, State};
 
 /// The declaration.
 pub static GOCARDLESS: Provider = Provider {
@@ -65,8 +65,24 @@ fn event(event: Value<'_>) -> Result<Event, Unrecognised> {
         detail: if state.is_none() { Some(action.into_owned()) } else { cause },
         facts: vec![("type", event_type.clone())],
         event_type: Some(event_type),
+        aliases: aliases(event),
         ..Event::default()
     })
+}
+
+/// The flow in which the payer gave his consent, whose name is in the address to which he was sent; and the app's own name
+/// for the payment, where it gave one along.
+fn aliases(event: Value<'_>) -> Vec<Alias> {
+    let places = [
+        ("billing_request_flow", event.at(["links", "billing_request_flow"])),
+        ("payment_hash", event.at(["resource_metadata", "payment_hash"])),
+    ];
+    // What can't be read is no name, and whoever lacks one is kept from more.
+    let alias = |(kind, value): (&str, Value<'_>)| {
+        let value = value.text().ok().flatten()?;
+        Some(Alias { kind: Arc::from(kind), value: value.into_owned() })
+    };
+    places.into_iter().filter_map(alias).collect()
 }
 
 /// The payment, where it is linked; else what the event is about: of `mandates` the `mandate`.

@@ -500,6 +500,66 @@ fn a_batch_that_brings_nothing_new_is_acknowledged_or_waits_for_what_is_elsewher
 }
 
 #[test]
+fn what_rode_along_in_an_accepted_batch_stays_known_whatever_becomes_of_its_own_delivery() {
+    let mut gate = Gate::new(|policy| policy.on_unknown = OnUnknown::Resend);
+    let (own, ..) = gate.comes(&numbered("e"));
+    gate.does(own, Input::Sending).does(own, unknown(1));
+    let (batch, decided) = gate.arrives(&[numbered("e"), numbered("f")]);
+    assert_eq!(decided.decisions, [Decision::Repeated, Decision::NewState]);
+    gate.does(batch, Input::Sending).does(batch, accepted(1));
+    assert_eq!(gate.comes(&numbered("e")).1, Decision::Replayed, "the app has it");
+    gate.passes(secs(600)).does(own, Input::Due);
+    assert_eq!(gate.phase(own), None, "and need not hear of it again");
+    assert!(matches!(gate.last.locks[..], [LockChange::Release(id)] if id == own));
+    assert_eq!(gate.comes(&numbered("e")).1, Decision::Replayed);
+}
+
+#[test]
+fn what_waits_and_has_been_accepted_in_a_batch_does_not_go_and_hears_that_answer() {
+    for hold in [0, 5] {
+        let mut gate = Gate::new(|policy| policy.hold = secs(hold));
+        let (own, ..) = gate.comes(&numbered("e"));
+        let (batch, _) = gate.arrives(&[numbered("e"), numbered("f")]);
+        if hold > 0 {
+            gate.passes(secs(4)).does(batch, Input::HoldOver);
+        }
+        gate.does(batch, Input::Sending).does(batch, accepted(1));
+        assert_eq!(gate.phase(own), None);
+        assert!(gate.last.effects.contains(&Effect::Tell(own, Ending::Accepted(answer(200)))));
+        assert!(gate.last.locks.contains(&LockChange::Release(own)), "it may queue for its turn");
+        assert_eq!(gate.comes(&numbered("e")).1, Decision::Replayed);
+    }
+}
+
+#[test]
+fn what_was_not_all_accepted_with_a_batch_still_goes() {
+    let mut gate = Gate::new(|_| {});
+    let (own, ..) = gate.arrives(&[numbered("e"), numbered("g")]);
+    let (batch, _) = gate.arrives(&[numbered("e"), numbered("f")]);
+    gate.does(batch, Input::Sending).does(batch, accepted(1));
+    assert_eq!(gate.phase(own), Some(Phase::Queued), "nobody has told the app of the other one");
+    gate.does(own, Input::Sending).does(own, rejected(1));
+    assert_eq!(gate.comes(&numbered("e")).1, Decision::Replayed);
+    assert_eq!(gate.comes(&numbered("g")).1, Decision::NewState, "a failure is forgotten");
+}
+
+#[test]
+fn what_may_tell_of_a_change_is_not_settled_by_riding_along() {
+    let mut gate = Gate::new(|_| {});
+    let (own, ..) = gate.comes(&bare());
+    let (batch, decided) = gate.arrives(&[bare(), numbered("f")]);
+    assert_eq!(decided.decisions, [Decision::Repeated, Decision::NewState]);
+    gate.does(batch, Input::Sending).does(batch, accepted(1));
+    assert_eq!(gate.phase(own), Some(Phase::Queued));
+    // Nor is what tells something else than the one on its way.
+    let mut gate = Gate::new(|_| {});
+    let (own, ..) = gate.comes(&telling(numbered("e"), "paid"));
+    let (batch, _) = gate.arrives(&[telling(numbered("e"), "refunded"), numbered("f")]);
+    gate.does(batch, Input::Sending).does(batch, accepted(1));
+    assert_eq!(gate.phase(own), Some(Phase::Queued));
+}
+
+#[test]
 fn a_batch_touches_every_transaction_it_speaks_of() {
     let mut gate = Gate::new(|_| ());
     let (id, _) = gate.arrives(&[of("tr_1", "a"), of("tr_2", "b")]);

@@ -234,14 +234,43 @@ impl Step<'_> {
                     window: event.windowed.then(|| Box::new(Window { until: window_ends, next: None })),
                 });
             }
-            let Some(claim) = transaction.claim_mut(event.identity).filter(|claim| claim.is_pending_in(id)) else {
-                continue;
-            };
+            // What rode along is on its way in another delivery too; but the app has it now, whatever becomes of that one.
+            let rode =
+                |claim: &Claim| !event.windowed && matches!(claim.fate, Fate::Pending(_)) && claim.told == event.told;
+            let settles = |claim: &&mut Claim| claim.is_pending_in(id) || rode(claim);
+            let Some(claim) = transaction.claim_mut(event.identity).filter(settles) else { continue };
             let expires = claim.window.as_ref().map_or(retained, |window| window.until);
             claim.fate = Fate::Settled { answer: Arc::clone(answer), expires };
             if let Some(follower) = follower.filter(|next| next.phase == Phase::Held { until: Timestamp::NEVER }) {
                 self.look_again(follower);
             }
+        }
+        self.end_the_overtaken(answer);
+    }
+
+    /// What waits and brings nothing any more, for all of it has been accepted with this delivery, need not go.
+    fn end_the_overtaken(&mut self, answer: &Arc<Answer>) {
+        let waits = |phase| matches!(phase, Phase::Held { .. } | Phase::Queued | Phase::Retrying { .. });
+        for other in self.view.deliveries.iter().filter(|other| other.id != self.delivery.id && waits(other.phase)) {
+            let is_settled = |event: &Carried| {
+                let written = self.out.transactions.iter().find(|(key, _)| *key == event.transaction);
+                let claim = written.and_then(|(_, transaction)| transaction.claim(event.identity));
+                !event.windowed && claim.is_some_and(|claim| matches!(claim.fate, Fate::Settled { .. }))
+            };
+            if other.letter.events.is_empty() || !other.letter.events.iter().all(is_settled) {
+                continue;
+            }
+            let dropped = |event: &Carried| Line {
+                at: self.now,
+                transaction: event.transaction,
+                delivery: Some(other.id),
+                attempt: other.attempts,
+                what: What::Dropped,
+            };
+            self.out.history.extend(other.letter.events.first().map(dropped));
+            self.out.deliveries.push(Change::Remove(other.id, other.version));
+            self.out.locks.push(LockChange::Release(other.id));
+            self.out.effects.push(Effect::Tell(other.id, Ending::Accepted(Arc::clone(answer))));
         }
     }
 
@@ -335,6 +364,12 @@ impl Step<'_> {
         let (id, letter) = (self.delivery.id, Arc::clone(&self.delivery.letter));
         if letter.policy.shadow {
             return self.forget();
+        }
+        if !self.is_claimed() {
+            // The app has accepted all of it meanwhile, as a part of something else.
+            self.note(&What::Dropped);
+            self.out.locks.push(LockChange::Release(id));
+            return self.remove();
         }
         match letter.policy.on_unknown {
             OnUnknown::Resend if !self.attempted_enough() => {

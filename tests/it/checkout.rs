@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use crate::support::{
     Office, Standing, Told,
     office::{BRACKETS, Visit, WELCOME},
-    standing::{NINJA, mollie, post},
+    standing::{HOOK, NINJA, mollie, post},
 };
 
 /// Long enough to see what must not happen.
@@ -309,6 +309,31 @@ async fn who_has_begun_something_that_no_head_shows_is_kept_from_all_webhooks() 
     let told = scene.waits(payer.back("h1")).await;
     Scene::ends(hook).await;
     scene.goes(told).await;
+}
+
+/// What GoCardless tells of a payment to which a payer consented in this flow.
+fn gocardless(flow: &str) -> String {
+    let links = format!(r#"{{"billing_request":"BRQ-of-{flow}","billing_request_flow":"{flow}"}}"#);
+    let event =
+        format!(r#"{{"id":"EV{flow}","resource_type":"billing_requests","action":"fulfilled","links":{links}}}"#);
+    post(HOOK, "Content-Type: application/json\r\n", &format!(r#"{{"events":[{event}]}}"#))
+}
+
+#[tokio::test]
+async fn an_instant_bank_payment_is_joined_by_the_flow_in_which_the_payer_consented() {
+    let mut scene = Scene::set().await;
+    let [mut payer, mut stranger] = [Browser::default(), Browser::default()];
+    scene.is_sent(&mut payer, "https://pay.gocardless.com/billing/static/flow?id=BRF1").await;
+    scene.is_sent(&mut stranger, "https://pay-sandbox.gocardless.com/billing/static/flow?id=BRF2").await;
+    let hook = scene.gate.begin(gocardless("BRF1")).await;
+    let in_the_app = scene.office.next().await;
+    let back = |browser: &Browser, hash| browser.get(&format!("/gocardless/ibp_redirect/CompanyKey/VolejRejNm/{hash}"));
+    let told = scene.waits(back(&payer, "h1")).await;
+    scene.passes(back(&stranger, "h2")).await;
+    in_the_app.answer(BRACKETS);
+    hook.await.unwrap().is_brackets();
+    scene.goes(told).await;
+    assert_eq!((scene.joined("learned"), scene.joined("callback")), (3.0, 0.0));
 }
 
 #[tokio::test]

@@ -785,3 +785,27 @@ fn decided_only(told: &[Told], decisions: &[&str]) {
     heard.sort_unstable();
     assert_eq!(heard, decisions);
 }
+
+#[tokio::test]
+async fn a_known_repeat_that_goes_to_the_app_again_keeps_no_lock_after_its_answer() {
+    let mut office = Office::open().await;
+    let again = "[[rule]]\nheader = 'X-Again'\nlinger = '1h'\non_duplicate = 'forward'\n";
+    let gate = Standing::before(&office.url(), &format!("{NINJA}{again}")).await;
+    let event = |n: u32, fields: &str| {
+        let fields = format!("Content-Type: application/json\r\n{fields}");
+        post(HOOK, &fields, &format!(r#"{{"data":{{"id":"pay_1"}},"n":{n}}}"#))
+    };
+    for (request, decision) in [
+        (event(1, ""), "first"),
+        (event(1, "X-Again: 1\r\n"), "replayed"),
+        (event(2, ""), "new_state"),
+        (event(3, "X-Again: 1\r\n"), "new_state"),
+    ] {
+        let told = gate.begin(request).await;
+        office.next().await.answer(BRACKETS);
+        assert_eq!(told.await.unwrap().decision(), decision);
+    }
+    let waits = gate.begin(event(4, "")).await;
+    assert!(office.is_quiet_for(Duration::from_millis(100)).await, "what was new lingers");
+    waits.abort();
+}
