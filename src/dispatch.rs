@@ -282,7 +282,7 @@ impl<S: Store, A: App> Dispatch<S, A> {
                 transition.effects.iter().position(|effect| matches!(effect, Effect::Tell(told, _) if *told == id));
             // Whoever brings the outcome tells it, for only he has the whole answer.
             let told = told.map(|at| transition.effects.remove(at));
-            let unheld = removed_while_held(&view, &transition);
+            let unheld = removed_unsent(&view, &transition);
             match self.commit(transition).await {
                 Ok(()) => {
                     unheld.iter().for_each(|(id, letter)| self.unhold(*id, letter));
@@ -521,13 +521,14 @@ fn newly_held(transition: &Transition) -> Option<(LeaseId, Arc<Letter>)> {
     })
 }
 
-/// What is held and will not be sent at all, for another has brought what it carries.
-fn removed_while_held(view: &View, transition: &Transition) -> Vec<(LeaseId, Arc<Letter>)> {
-    let held = |change: &Change| match change {
-        Change::Remove(id, _) => view.delivery(*id).filter(|delivery| matches!(delivery.phase, Phase::Held { .. })),
+/// What was held and will not be sent at all, for another has brought what it carries.
+fn removed_unsent(view: &View, transition: &Transition) -> Vec<(LeaseId, Arc<Letter>)> {
+    let is_unsent = |delivery: &&Delivery| matches!(delivery.phase, Phase::Held { .. } | Phase::Queued);
+    let unsent = |change: &Change| match change {
+        Change::Remove(id, _) => view.delivery(*id).filter(is_unsent),
         Change::Put(_) => None,
     };
-    transition.deliveries.iter().filter_map(held).map(|held| (held.id, Arc::clone(&held.letter))).collect()
+    transition.deliveries.iter().filter_map(unsent).map(|gone| (gone.id, Arc::clone(&gone.letter))).collect()
 }
 
 /// The delivery as the transition leaves it; as it was, where it is removed.

@@ -310,9 +310,10 @@ impl World {
                     is_new = true;
                     continue;
                 }
-                // One that rode along is still its own delivery's; should that come to nothing, it is forgotten.
-                Some(before) if before.in_batch && self.trouble > 0 => {}
                 Some(_) if !windowed => continue,
+                // One that tells nothing and rode along is still its own delivery's; should that come to nothing, it is
+                // forgotten.
+                Some(before) if before.in_batch && self.trouble > 0 => {}
                 // What a person settled keeps the window of a try that nobody accepted.
                 Some(_) if self.in_hand.lock().unwrap().contains(identity) => {}
                 // Riding in a batch starts no window, or one of its own; but who came after the first byte needs one more.

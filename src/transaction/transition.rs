@@ -51,6 +51,7 @@ pub fn apply(view: &View, id: LeaseId, input: Input, now: Timestamp) -> Result<T
         (Input::HoldOver, Phase::Held { .. }) if !step.follows_another() => step.enqueue(),
         (Input::HoldOver, _) => return Err(Refused::OutOfTurn),
         (Input::Due, Phase::Held { .. }) => step.hold_over(),
+        (Input::Due, Phase::Retrying { .. }) if !step.is_claimed() => step.overtaken(),
         (Input::Due, Phase::Retrying { .. }) => step.enqueue(),
         (Input::Due, Phase::InFlight { .. }) => step.unknown("whoever sent it is gone".to_owned(), None),
         (Input::Due, Phase::Unknown { .. }) => step.quiet_over(),
@@ -214,7 +215,7 @@ impl Step<'_> {
     /// Remembers every event it carried as settled, and sets going what had to wait for that.
     fn settle(&mut self, answer: &Arc<Answer>) {
         self.remove();
-        let (now, letter) = (self.now, Arc::clone(&self.delivery.letter));
+        let (now, view, letter) = (self.now, self.view, Arc::clone(&self.delivery.letter));
         for event in &letter.events {
             let moved = matches!(event.state, Some(State::Paid | State::Refunded | State::ChargedBack));
             let id = self.delivery.id;
@@ -234,9 +235,15 @@ impl Step<'_> {
                     window: event.windowed.then(|| Box::new(Window { until: window_ends, next: None })),
                 });
             }
-            // What rode along is on its way in another delivery too; but the app has it now, whatever becomes of that one.
-            let rode =
-                |claim: &Claim| !event.windowed && matches!(claim.fate, Fate::Pending(_)) && claim.told == event.told;
+            // What rode along is on its way in another delivery too; but the app has it now, whatever becomes of that one. One
+            // that may bring news of something else goes on as it is.
+            let tells_all = |delivery: &Delivery| delivery.letter.events.iter().all(|event| !event.windowed);
+            let rode = |claim: &Claim| match claim.fate {
+                Fate::Pending(own) => {
+                    !event.windowed && claim.told == event.told && view.delivery(own).is_none_or(tells_all)
+                }
+                Fate::Settled { .. } => false,
+            };
             let settles = |claim: &&mut Claim| claim.is_pending_in(id) || rode(claim);
             let Some(claim) = transaction.claim_mut(event.identity).filter(settles) else { continue };
             let expires = claim.window.as_ref().map_or(retained, |window| window.until);
@@ -366,10 +373,7 @@ impl Step<'_> {
             return self.forget();
         }
         if !self.is_claimed() {
-            // The app has accepted all of it meanwhile, as a part of something else.
-            self.note(&What::Dropped);
-            self.out.locks.push(LockChange::Release(id));
-            return self.remove();
+            return self.overtaken();
         }
         match letter.policy.on_unknown {
             OnUnknown::Resend if !self.attempted_enough() => {
@@ -386,6 +390,13 @@ impl Step<'_> {
                 self.for_review(Reason::Unknown);
             }
         }
+    }
+
+    /// The app has accepted all of it meanwhile, as a part of something else.
+    fn overtaken(&mut self) {
+        self.note(&What::Dropped);
+        self.out.locks.push(LockChange::Release(self.delivery.id));
+        self.remove();
     }
 
     fn act(&mut self, Act { deed, who, why, answer, .. }: &Act) {
