@@ -17,14 +17,14 @@ pub use self::{
     options::{AdminOptions, Engine, GatewayOptions, StoreOptions, UpstreamOptions},
     provider::{ProviderOptions, World},
     report::{Effective, Finding, Origin, Report, Source},
-    tls::TlsOptions,
+    tls::{Source as CertificateSource, TlsOptions},
 };
 use self::{
     section::{Document, Section},
     setting::Problem,
     tree::Node,
 };
-use crate::{provider::contract::Keyring, rule::Rules, telemetry::LogOptions};
+use crate::{acme, provider::contract::Keyring, rule::Rules, telemetry::LogOptions};
 
 /// The sample, which is the default: the values of its sections hold where the user's file says nothing.
 pub const SAMPLE: &str = include_str!("../config.toml");
@@ -41,6 +41,8 @@ pub struct Config {
     pub gateway: GatewayOptions,
     /// Where TLS is spoken, and with which certificates.
     pub tls: Vec<TlsOptions>,
+    /// The authority that certificates may come from.
+    pub acme: acme::Options,
     /// Where the app is.
     pub upstream: UpstreamOptions,
     /// What is remembered.
@@ -157,7 +159,8 @@ fn read(preset: Option<&'static str>, mut documents: Vec<Document>, world: &Worl
     let rules = rules::read(&documents, world, report);
     documents.push(document(Source::Sample, SAMPLE, report));
     let gateway = GatewayOptions::read(&mut Section::open("gateway", &documents, report));
-    let tls = tls::read(&documents, &gateway.listen, world, report);
+    let acme = tls::read_acme(&mut Section::open("acme", &documents, report));
+    let tls = tls::read(&documents, &gateway.listen, acme.agree_to_terms, world, report);
     if gateway.listen.is_empty() && tls.is_empty() {
         let mut section = Section::open("gateway", &documents, report);
         section.fault("listen", "the gate listens nowhere", "write at least one address, or a [[tls]]");
@@ -170,6 +173,7 @@ fn read(preset: Option<&'static str>, mut documents: Vec<Document>, world: &Worl
         preset,
         gateway,
         tls,
+        acme,
         store: StoreOptions::read(&mut Section::open("store", &documents, report)),
         admin: AdminOptions::read(&mut Section::open("admin", &documents, report)),
         log: options::read_log(&mut Section::open("log", &documents, report)),

@@ -7,16 +7,16 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use anyhow::Context;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
+use self::certificates::Keeper;
 use crate::{
     admin::{self, Readiness},
     callback::Channel,
-    config::{Config, TlsOptions},
+    config::Config,
     dispatch::{self, Dispatch},
     ingress::{
         Listener,
         listener::{self, Control, Drained},
         reception::{self, Reception},
-        tls::Keyring,
     },
     intake::Intake,
     provider::{PROVIDERS, generic::GENERIC},
@@ -52,8 +52,8 @@ pub struct Running {
 ///
 /// When an address can't be had, or the app's address makes no sense.
 pub async fn start(config: Config, metrics: Arc<Metrics>) -> anyhow::Result<Running> {
-    let keyring = Arc::new(Keyring::new(config.tls.iter().map(TlsOptions::entry).collect()));
-    let listener = open(&config, &keyring, &metrics)?;
+    let keeper = Keeper::new(&config).context("acme.ca")?;
+    let listener = open(&config, &keeper, &metrics)?;
     let desk = match config.admin.listen {
         Some(address) => Some(
             TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} (admin.listen)"))?,
@@ -81,10 +81,7 @@ pub async fn start(config: Config, metrics: Arc<Metrics>) -> anyhow::Result<Runn
     if !config.upstream.check_every.is_zero() {
         beside.push(tokio::spawn(async move { upstream.watch(config.upstream.check_every).await }));
     }
-    if !config.tls.is_empty() {
-        let files = config.tls.iter().map(|tls| tls.files.clone()).collect();
-        beside.push(tokio::spawn(certificates::keep(files, keyring, Arc::clone(&metrics))));
-    }
+    beside.extend(keeper.keep(&metrics));
     if let Some(desk) = desk {
         let ended = until(stopped.clone());
         beside.push(tokio::spawn(admin::serve(desk, Arc::clone(&metrics), ready.clone(), ended)));
@@ -95,14 +92,16 @@ pub async fn start(config: Config, metrics: Arc<Metrics>) -> anyhow::Result<Runn
 }
 
 /// Binds every address, and says at which of them TLS is spoken.
-fn open(config: &Config, keyring: &Keyring, metrics: &Metrics) -> anyhow::Result<Listener> {
+fn open(config: &Config, keeper: &Keeper, metrics: &Metrics) -> anyhow::Result<Listener> {
     let mut options = listener_options(config, metrics);
+    options.challenges = keeper.challenges();
+    let shown = keeper.shown();
     let bind = |address: SocketAddr| listener::bind(address, options.backlog);
     let plain = config.gateway.listen.iter().map(|address| bind(*address)).collect::<Result<Vec<_>, _>>();
     let mut sockets = plain.context("gateway.listen")?;
-    for address in keyring.addresses() {
+    for address in shown.addresses() {
         let socket = bind(address).context("tls.listen")?;
-        if let Some(terms) = keyring.terms(address, config.gateway.http2)? {
+        if let Some(terms) = shown.terms(address, config.gateway.http2)? {
             options.tls.insert(socket.local_addr()?, terms);
         }
         sockets.push(socket);

@@ -3,6 +3,7 @@
 
 mod answer;
 pub mod body;
+pub mod challenges;
 mod connection;
 pub mod forwarded;
 pub mod headers;

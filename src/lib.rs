@@ -11,7 +11,8 @@ pub mod gateway;
 
 pub mod config;
 
-// Faces: a callback in, an answer out; figures and health for who operates it.
+// Faces: a callback in, an answer out; figures and health for who operates it; certificates for the first.
+pub mod acme;
 pub mod admin;
 pub mod ingress;
 
@@ -26,6 +27,8 @@ pub mod dispatch;
 pub mod store;
 pub mod telemetry;
 pub mod upstream;
+
+pub mod outbound;
 pub mod watch;
 
 // Thought: no clock, no chance, no I/O.

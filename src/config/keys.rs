@@ -1,7 +1,8 @@
 //! Every key of the configuration, declared once: what is not here is refused, what is here stands in `config.toml`.
 
 /// The keys before the first section.
-pub const ROOT: &[&str] = &["preset", "gateway", "tls", "upstream", "store", "admin", "log", "provider", "rule"];
+pub const ROOT: &[&str] =
+    &["preset", "gateway", "tls", "acme", "upstream", "store", "admin", "log", "provider", "rule"];
 
 /// A section and its keys.
 pub struct SectionKeys {
@@ -38,6 +39,7 @@ pub const SECTIONS: &[SectionKeys] = &[
         ],
     },
     SectionKeys { section: "tls", keys: &["listen", "certificate", "key", "names"] },
+    SectionKeys { section: "acme", keys: &["directory", "contact", "agree_to_terms", "path", "challenge", "ca"] },
     SectionKeys {
         section: "upstream",
         keys: &[

@@ -159,6 +159,7 @@ fn the_sample_is_the_default() {
     assert_eq!(empty.store, StoreOptions::default());
     assert_eq!(empty.admin, AdminOptions::default());
     assert_eq!(empty.log, LogOptions::default());
+    assert_eq!(empty.acme, acme::Options::default());
     assert_eq!(sample.preset, Some("invoice-ninja"));
     assert_eq!(load(SAMPLE).warnings, []);
 }
@@ -253,6 +254,10 @@ fn a_certificate_that_cannot_be_shown_is_a_fault_at_its_key() {
             "certificate = '/old.pem'\nkey = '/etc/oncegate/pay.example.org.key'",
             "tls[0].key: /etc/oncegate/pay.example.org.key: the key belongs to another certificate",
         ),
+        ("names = 'a.example'", "tls[0].certificate: there is none, and none may be had"),
+        ("[acme]\nagree_to_terms = true", "tls[0].names: the authority has to be told whole names"),
+        ("names = '*.a.example'\n[acme]\nagree_to_terms = true", "tls[0].names: the authority has to be told"),
+        ("names = 'a.example'\n[acme]\nagree_to_terms = true\ndirectory = 'ftp://x'", "acme.directory: "),
         (&format!("{good}listen = []"), "tls[0].listen: the certificate is shown nowhere"),
         (&format!("{good}names = 'a b'"), "tls[0].names: \"a b\" is no name of a host"),
         (&format!("{good}listen = '[::]:8080'"), "tls[0].listen: [::]:8080 stands in gateway.listen too"),

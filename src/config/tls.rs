@@ -6,14 +6,17 @@ use std::{
     sync::Arc,
 };
 
+use http::Uri;
+
 use super::{
     provider::World,
     report::Report,
     section::{Document, Row, Section, rows},
-    setting::{Problem, Setting},
+    setting::{Problem, Setting, Word},
     tree::Node,
 };
 use crate::{
+    acme::{self, Proof},
     ingress::tls::{Certificate, Entry, Files, FilesError},
     time::{Clock, SystemClock},
 };
@@ -27,10 +30,22 @@ pub struct TlsOptions {
     pub listen: Vec<SocketAddr>,
     /// The names it is shown for, where they are not those that stand in it.
     pub names: Vec<String>,
-    /// Its files.
-    pub files: Files,
-    /// What they held when the configuration was read.
-    pub certificate: Arc<Certificate>,
+    /// Where it comes from.
+    pub source: Source,
+}
+
+/// Where a certificate comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// From files.
+    Files {
+        /// The files.
+        files: Files,
+        /// What they held when the configuration was read.
+        certificate: Arc<Certificate>,
+    },
+    /// From the authority in `[acme]`.
+    Acme,
 }
 
 impl TlsOptions {
@@ -41,7 +56,10 @@ impl TlsOptions {
             label: Arc::clone(&self.label),
             listen: self.listen.clone(),
             names: self.names.clone(),
-            certificate: Some(Arc::clone(&self.certificate)),
+            certificate: match &self.source {
+                Source::Files { certificate, .. } => Some(Arc::clone(certificate)),
+                Source::Acme => None,
+            },
         }
     }
 }
@@ -69,12 +87,18 @@ impl Setting for HostName {
 }
 
 /// Reads every `[[tls]]`; `plain` are the addresses at which TLS is not spoken.
-pub fn read(documents: &[Document], plain: &[SocketAddr], world: &World<'_>, report: &mut Report) -> Vec<TlsOptions> {
+pub fn read(
+    documents: &[Document],
+    plain: &[SocketAddr],
+    agreed: bool,
+    world: &World<'_>,
+    report: &mut Report,
+) -> Vec<TlsOptions> {
     let mut all: Vec<TlsOptions> = Vec::new();
     for document in documents {
         for row in rows(document, "tls", report) {
             let mut section = Section::single("tls", row.path.clone(), row.source, row.table, report);
-            if let Some(mut options) = one(&row, plain, &mut section, world) {
+            if let Some(mut options) = one(&row, plain, agreed, &mut section, world) {
                 options.label = told_apart(&options.label, &all);
                 all.push(options);
             }
@@ -90,7 +114,13 @@ fn told_apart(label: &Arc<str>, others: &[TlsOptions]) -> Arc<str> {
     std::iter::once(Arc::clone(label)).chain(numbered).find(|label| !taken(label)).unwrap_or_default()
 }
 
-fn one(row: &Row<'_>, plain: &[SocketAddr], section: &mut Section<'_>, world: &World<'_>) -> Option<TlsOptions> {
+fn one(
+    row: &Row<'_>,
+    plain: &[SocketAddr],
+    agreed: bool,
+    section: &mut Section<'_>,
+    world: &World<'_>,
+) -> Option<TlsOptions> {
     let listen = section.get("listen", vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, 443))]);
     if listen.is_empty() {
         section.fault("listen", "the certificate is shown nowhere", "write at least one address");
@@ -106,13 +136,27 @@ fn one(row: &Row<'_>, plain: &[SocketAddr], section: &mut Section<'_>, world: &W
     let names: Vec<String> = names.into_iter().map(|name| name.0).collect();
     let certificate = section.find::<PathBuf>("certificate");
     let key = section.find::<PathBuf>("key");
-    let (Some(certificate), Some(key)) = (certificate, key) else {
-        for missing in ["certificate", "key"].into_iter().filter(|key| !row.table.contains_key(*key)) {
-            section.fault(missing, "it is missing", "write the name of the file");
+    let source = match (certificate, key) {
+        (Some(certificate), Some(key)) => from_files(Files { certificate, key }, &names, section, world)?,
+        (None, None) if !row.table.contains_key("certificate") && !row.table.contains_key("key") => {
+            from_authority(&names, agreed, section)?
         }
-        return None;
+        _ => {
+            for missing in ["certificate", "key"].into_iter().filter(|key| !row.table.contains_key(*key)) {
+                section.fault(missing, "it is missing", "write the name of the file");
+            }
+            return None;
+        }
     };
-    let files = Files { certificate, key };
+    let own = match &source {
+        Source::Files { certificate, .. } => certificate.names().first(),
+        Source::Acme => None,
+    };
+    let label = names.first().or(own).map_or("unnamed", String::as_str);
+    Some(TlsOptions { label: Arc::from(label), listen, names, source })
+}
+
+fn from_files(files: Files, names: &[String], section: &mut Section<'_>, world: &World<'_>) -> Option<Source> {
     let certificate = match files.load(world.file) {
         Ok(certificate) => certificate,
         Err(error) => {
@@ -124,9 +168,55 @@ fn one(row: &Row<'_>, plain: &[SocketAddr], section: &mut Section<'_>, world: &W
         section.warn("key", "every user of this machine can read the key", "chmod o-rwx it");
     }
     warn_of_dates(&certificate, section);
-    warn_of_names(&certificate, &names, section);
-    let label = names.first().or_else(|| certificate.names().first()).map_or("unnamed", String::as_str);
-    Some(TlsOptions { label: Arc::from(label), listen, names, files, certificate: Arc::new(certificate) })
+    warn_of_names(&certificate, names, section);
+    Some(Source::Files { files, certificate: Arc::new(certificate) })
+}
+
+fn from_authority(names: &[String], agreed: bool, section: &mut Section<'_>) -> Option<Source> {
+    if !agreed {
+        section.fault(
+            "certificate",
+            "there is none, and none may be had from an authority",
+            "write `certificate` and `key`, or agree to the authority's terms: acme.agree_to_terms = true",
+        );
+        return None;
+    }
+    if names.is_empty() || names.iter().any(|name| name.starts_with('*')) {
+        let message = "the authority has to be told whole names, each of which it can ask for a proof";
+        section.fault("names", message, "write names = [\"pay.example.org\"]");
+        return None;
+    }
+    Some(Source::Acme)
+}
+
+/// Reads `[acme]`.
+pub fn read_acme(section: &mut Section<'_>) -> acme::Options {
+    let default = acme::Options::default();
+    let directory = section.get_with("directory", default.directory, directory);
+    if directory.starts_with("http:") {
+        section.warn("directory", "whoever is in between can be the authority", "write https://");
+    }
+    acme::Options {
+        directory,
+        contact: section.get("contact", default.contact),
+        agree_to_terms: section.get("agree_to_terms", default.agree_to_terms),
+        path: section.get("path", default.path),
+        challenge: section.get("challenge", default.challenge),
+        ca: section.find("ca"),
+        pause: default.pause,
+    }
+}
+
+impl Word for Proof {
+    const WORDS: &'static [(&'static str, Self)] = &[("http-01", Self::Http), ("tls-alpn-01", Self::TlsAlpn)];
+}
+
+fn directory(node: &Node) -> Result<String, Problem> {
+    let no = || Problem::new(format!("{node} is no address of an authority"), "write an https:// URL");
+    let text = node.as_text().ok_or_else(no)?;
+    let uri: Uri = text.parse().map_err(|_| no())?;
+    let web = matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(|host| !host.is_empty());
+    if web { Ok(text.to_owned()) } else { Err(no()) }
 }
 
 fn at_fault(error: &FilesError, files: &Files) -> &'static str {

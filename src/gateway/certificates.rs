@@ -1,9 +1,17 @@
-//! Keeps the certificates that are shown in step with the files they are in.
+//! The certificates that are shown, kept in step with the files they are in and the authority they come from.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use tokio::task::JoinHandle;
+
 use crate::{
-    ingress::tls::{Certificate, Files, FilesError, Keyring},
+    acme::{Agent, Wanted},
+    config::{CertificateSource, Config, TlsOptions},
+    ingress::{
+        challenges::Challenges,
+        tls::{Certificate, Certificates, Files, FilesError},
+    },
+    outbound::TrustError,
     telemetry::Metrics,
     watch::{EVERY, Watch},
 };
@@ -13,28 +21,85 @@ use crate::{
 const SOON: Duration = Duration::from_millis(20);
 const LOOKS: usize = 10;
 
-/// Shows what the files hold, each in the place of the ring that it has here.
+/// All certificates of a gate, and what keeps them.
+pub(super) struct Keeper {
+    shown: Arc<Certificates>,
+    files: Vec<(usize, Files)>,
+    agent: Option<(Agent, Arc<Challenges>, Vec<Wanted>)>,
+}
+
+impl Keeper {
+    /// Makes ready; what was had from an authority before is taken up where it was kept.
+    ///
+    /// # Errors
+    /// If certificates are to come from an authority and nobody can be trusted to be it.
+    pub(super) fn new(config: &Config) -> Result<Self, TrustError> {
+        let mut entries: Vec<_> = config.tls.iter().map(TlsOptions::entry).collect();
+        let (mut files, mut wanted) = (Vec::new(), Vec::new());
+        for (place, tls) in config.tls.iter().enumerate() {
+            match &tls.source {
+                CertificateSource::Files { files: found, .. } => files.push((place, found.clone())),
+                CertificateSource::Acme => {
+                    wanted.push(Wanted { place, label: Arc::clone(&tls.label), names: tls.names.clone() });
+                }
+            }
+        }
+        let mut agent = None;
+        if !wanted.is_empty() {
+            let challenges = Arc::new(Challenges::default());
+            let made = Agent::new(config.acme.clone(), Arc::clone(&challenges))?;
+            for Wanted { place, names, .. } in &wanted {
+                entries[*place].certificate = made.kept(names).map(Arc::new);
+            }
+            agent = Some((made, challenges, wanted));
+        }
+        let challenges = agent.as_ref().map(|(_, challenges, _)| Arc::clone(challenges));
+        Ok(Self { shown: Arc::new(Certificates::new(entries, challenges)), files, agent })
+    }
+
+    pub(super) fn shown(&self) -> &Certificates {
+        &self.shown
+    }
+
+    /// The proofs that an authority may ask for.
+    pub(super) fn challenges(&self) -> Option<Arc<Challenges>> {
+        self.agent.as_ref().map(|(_, challenges, _)| Arc::clone(challenges))
+    }
+
+    /// Keeps them from now on, in tasks that end with the gate.
+    pub(super) fn keep(self, metrics: &Arc<Metrics>) -> Vec<JoinHandle<()>> {
+        for entry in self.shown.entries() {
+            tell(metrics, &entry.label, entry.certificate.as_deref());
+        }
+        let mut tasks = Vec::new();
+        if let Some((agent, _, wanted)) = self.agent {
+            tasks.push(tokio::spawn(agent.keep(wanted, Arc::clone(&self.shown), Arc::clone(metrics))));
+        }
+        if !self.files.is_empty() {
+            tasks.push(tokio::spawn(keep_files(self.files, self.shown, Arc::clone(metrics))));
+        }
+        tasks
+    }
+}
+
+/// Shows what the files hold, each in its place of the ring.
 ///
 /// What is found in them is shown from the next handshake on, if it fits together; else the old one stays.
-pub(super) async fn keep(files: Vec<Files>, keyring: Arc<Keyring>, metrics: Arc<Metrics>) {
-    for entry in keyring.entries() {
-        tell(&metrics, &entry.label, entry.certificate.as_deref());
-    }
-    let all: Vec<_> = files.iter().flat_map(|files| [files.certificate.clone(), files.key.clone()]).collect();
+async fn keep_files(files: Vec<(usize, Files)>, shown: Arc<Certificates>, metrics: Arc<Metrics>) {
+    let all = files.iter().flat_map(|(_, files)| [files.certificate.clone(), files.key.clone()]);
     let mut watch = Watch::from_now(all);
     // What changed between the reading of the configuration and now is seen here.
-    let mut suspects: Vec<usize> = (0..files.len()).collect();
+    let mut suspects = files.clone();
     loop {
-        for place in suspects {
-            let looked = files[place].clone();
-            let loaded = tokio::task::spawn_blocking(move || looked.load(|path| std::fs::read(path))).await;
+        for (place, files) in suspects {
+            let loaded = tokio::task::spawn_blocking(move || files.load(|path| std::fs::read(path))).await;
             if let Ok(loaded) = loaded {
-                exchange(place, loaded, &keyring, &metrics);
+                exchange(place, loaded, &shown, &metrics);
             }
         }
         let changed = changed(&mut watch).await;
         let touched = |files: &Files| changed.contains(&files.certificate) || changed.contains(&files.key);
-        suspects = (0..files.len()).filter(|place| touched(&files[*place])).collect();
+        suspects = files.iter().filter(|(_, files)| touched(files)).cloned().collect();
     }
 }
 
@@ -60,8 +125,8 @@ async fn changed(watch: &mut Watch) -> Vec<PathBuf> {
     }
 }
 
-fn exchange(place: usize, loaded: Result<Certificate, FilesError>, keyring: &Keyring, metrics: &Metrics) {
-    let Some(entry) = keyring.entries().into_iter().nth(place) else { return };
+fn exchange(place: usize, loaded: Result<Certificate, FilesError>, shown: &Certificates, metrics: &Metrics) {
+    let Some(entry) = shown.entries().into_iter().nth(place) else { return };
     let name = &*entry.label;
     match loaded {
         Ok(new) if entry.certificate.as_deref() == Some(&new) => {}
@@ -69,7 +134,7 @@ fn exchange(place: usize, loaded: Result<Certificate, FilesError>, keyring: &Key
             tracing::info!(name, expires = %new.expires(), "a new certificate is shown");
             metrics.count_certificate_reload(true);
             tell(metrics, &entry.label, Some(&new));
-            keyring.exchange(place, Arc::new(new));
+            shown.exchange(place, Arc::new(new));
         }
         Err(error) => {
             tracing::error!(name, %error, "the files of a certificate changed and cannot be used; the old one stays");

@@ -10,12 +10,13 @@ use std::{
 use bytes::Bytes;
 use http::{
     HeaderValue, Method, Request, Response, StatusCode, Version,
-    header::{CONNECTION, CONTENT_LENGTH},
+    header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE},
 };
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 
 use super::{
     body::Body,
+    challenges::Challenges,
     headers,
     http2::Reader,
     listener::{Handler, Peer},
@@ -27,6 +28,7 @@ use crate::upstream::BodyError;
 /// Answers a request that is fit to be passed on, and refuses every other.
 pub(super) async fn answer<H: Handler>(
     handler: Arc<H>,
+    challenges: Option<Arc<Challenges>>,
     mut request: Request<Incoming>,
     peer: Peer,
     exchange: Exchange,
@@ -36,7 +38,11 @@ pub(super) async fn answer<H: Handler>(
     let (is_http2, is_head) = (request.version() == Version::HTTP_2, request.method() == Method::HEAD);
     let admitted = if is_http2 { headers::admit_http2(&mut request, max_headers) } else { headers::admit(&request) };
     let (mut response, last) = match admitted {
-        Ok(()) => (handler.handle(request, peer).await, last),
+        Ok(()) => match challenges.and_then(|challenges| challenges.answer_at(request.uri().path())) {
+            // Before any rule: the app shall not be asked for what it cannot know.
+            Some(proof) => (proved(&proof), last),
+            None => (handler.handle(request, peer).await, last),
+        },
         Err(refusal) => (passthrough::plain(refusal.status(), format!("{refusal}\n")), true),
     };
     if is_http2 {
@@ -51,6 +57,12 @@ pub(super) async fn answer<H: Handler>(
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response.map(|body| Answered { body, exchange, reader: None }))
+}
+
+fn proved(proof: &str) -> Response<Body> {
+    let mut response = Response::new(Body::full(proof.to_owned()));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    response
 }
 
 /// An answer of HTTP/2 to HEAD; the library leaves the body away for HTTP/1 only.

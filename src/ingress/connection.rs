@@ -30,6 +30,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{
     answer::{Answered, answer},
+    challenges,
     http2::{self, Streams},
     listener::{Handler, Options, Peer},
     openings::Openings,
@@ -160,6 +161,11 @@ impl<H: Handler> Terms<H> {
                 let stream = Watched::new(stream, self.limits(), Arc::clone(&exchanges), false);
                 self.http2(stream, peer, exchanges).await;
             }
+            // The proof was in the handshake.
+            Some(challenges::PROTOCOL) => {
+                let mut stream = stream;
+                let _ = stream.shutdown().await;
+            }
             Some(_) | None => self.converse(stream, peer).await,
         }
     }
@@ -274,10 +280,11 @@ fn service<H: Handler>(
 > + use<H> {
     let (handler, exchanges) = (Arc::clone(&terms.handler), Arc::clone(exchanges));
     let (stop, max_headers) = (Arc::clone(&terms.stop), terms.options.max_headers);
+    let challenges = terms.options.challenges.clone();
     service_fn(move |request: Request<Incoming>| {
         let exchange = exchanges.begin(!request.body().is_end_stream());
         let last = stop.leaving.load(Ordering::Relaxed);
-        answer(Arc::clone(&handler), request, peer, exchange, max_headers, last)
+        answer(Arc::clone(&handler), challenges.clone(), request, peer, exchange, max_headers, last)
     })
 }
 

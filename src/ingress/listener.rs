@@ -18,6 +18,7 @@ use tokio_rustls::rustls::ServerConfig;
 
 use super::{
     body::Body,
+    challenges::Challenges,
     connection::{Stop, Terms},
     room::{Free, Room},
 };
@@ -30,6 +31,8 @@ pub struct Options {
     pub proxy_protocol: Vec<IpNet>,
     /// How TLS is spoken at those bound addresses where it is.
     pub tls: HashMap<SocketAddr, Arc<ServerConfig>>,
+    /// The proofs that certificate authorities may ask for.
+    pub challenges: Option<Arc<Challenges>>,
     /// How long what comes before the first request may take: the PROXY header, the handshake of TLS.
     pub handshake_timeout: Duration,
     /// Connections of which that has not come yet, at one address; beyond it, the oldest of them is closed.
@@ -61,6 +64,7 @@ impl Default for Options {
         Self {
             proxy_protocol: Vec::new(),
             tls: HashMap::new(),
+            challenges: None,
             handshake_timeout: Duration::from_secs(10),
             max_handshakes: 1024,
             handshakes: Handshakes::default(),

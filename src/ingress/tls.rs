@@ -17,6 +17,7 @@ use tokio_rustls::rustls::{
 };
 
 pub use self::certificate::{Certificate, CertificateError, Files, FilesError};
+use super::challenges::{self, Challenges};
 
 /// The protocols that may be spoken over TLS, the preferred one first.
 pub(super) const HTTP2: &[u8] = b"h2";
@@ -37,24 +38,26 @@ pub struct Entry {
 
 /// Every certificate of the gate. What is shown can be exchanged at any time; a handshake sees the old one or the new.
 #[derive(Debug)]
-pub struct Keyring {
+pub struct Certificates {
     entries: Mutex<Vec<Entry>>,
+    challenges: Option<Arc<Challenges>>,
     resolvers: Vec<(SocketAddr, Arc<Resolver>)>,
 }
 
-impl Keyring {
-    /// Holds these certificates.
+impl Certificates {
+    /// Holds these certificates; and meets challenges beside them, if there may be any.
     #[must_use]
-    pub fn new(entries: Vec<Entry>) -> Self {
+    pub fn new(entries: Vec<Entry>, challenges: Option<Arc<Challenges>>) -> Self {
         let mut resolvers: Vec<(SocketAddr, Arc<Resolver>)> = Vec::new();
         for address in entries.iter().flat_map(|entry| &entry.listen) {
             if !resolvers.iter().any(|(known, _)| known == address) {
-                resolvers.push((*address, Arc::default()));
+                let resolver = Resolver { table: RwLock::default(), challenges: challenges.clone() };
+                resolvers.push((*address, Arc::new(resolver)));
             }
         }
-        let keyring = Self { entries: Mutex::new(entries), resolvers };
-        keyring.lay_out(&keyring.entries());
-        keyring
+        let all = Self { entries: Mutex::new(entries), challenges, resolvers };
+        all.lay_out(&all.entries());
+        all
     }
 
     /// The addresses at which TLS is spoken, each once.
@@ -69,7 +72,7 @@ impl Keyring {
     /// If the machine has no randomness to make the keys of tickets from.
     pub fn terms(&self, address: SocketAddr, http2: bool) -> Result<Option<Arc<ServerConfig>>, rustls::Error> {
         let resolver = self.resolvers.iter().find(|(known, _)| *known == address);
-        resolver.map(|(_, resolver)| terms(Arc::clone(resolver), http2)).transpose()
+        resolver.map(|(_, resolver)| terms(Arc::clone(resolver), http2, self.challenges.is_some())).transpose()
     }
 
     /// Shows another certificate in this place from now on.
@@ -97,7 +100,7 @@ impl Keyring {
 
 /// TLS 1.2 and 1.3 with the ciphers that rustls holds safe; tickets, so that who comes again is quick; and no early data,
 /// for it can be replayed.
-fn terms(resolver: Arc<Resolver>, http2: bool) -> Result<Arc<ServerConfig>, rustls::Error> {
+fn terms(resolver: Arc<Resolver>, http2: bool, challenges: bool) -> Result<Arc<ServerConfig>, rustls::Error> {
     let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
         .with_no_client_auth()
@@ -107,6 +110,9 @@ fn terms(resolver: Arc<Resolver>, http2: bool) -> Result<Arc<ServerConfig>, rust
         config.alpn_protocols.push(HTTP2.to_vec());
     }
     config.alpn_protocols.push(HTTP1.to_vec());
+    if challenges {
+        config.alpn_protocols.push(challenges::PROTOCOL.to_vec());
+    }
     Ok(Arc::new(config))
 }
 
@@ -149,18 +155,26 @@ impl Table {
 }
 
 /// Picks the certificate at one address.
-#[derive(Default)]
 struct Resolver {
     table: RwLock<Arc<Table>>,
+    challenges: Option<Arc<Challenges>>,
 }
 
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        if let (Some(challenges), true) = (&self.challenges, is_challenge(&hello)) {
+            return challenges.certificate(hello.server_name()?);
+        }
         let table = Arc::clone(&self.table.read().unwrap_or_else(PoisonError::into_inner));
         let found = table.find(hello.server_name());
         let fits = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(hello.signature_schemes()).is_some();
         found.iter().find(fits).or_else(|| found.first()).cloned()
     }
+}
+
+/// Whether this is an authority that wants a proof: it offers that one protocol and no other (RFC 8737 §3).
+fn is_challenge(hello: &ClientHello<'_>) -> bool {
+    hello.alpn().is_some_and(|mut offered| offered.next() == Some(challenges::PROTOCOL) && offered.next().is_none())
 }
 
 impl fmt::Debug for Resolver {

@@ -3,7 +3,7 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -12,20 +12,14 @@ use tokio::{
     net::{TcpStream, UnixStream},
     time::{Instant, timeout_at},
 };
-use tokio_rustls::{
-    TlsConnector,
-    rustls::{
-        ClientConfig, RootCertStore,
-        crypto::ring,
-        pki_types::{CertificateDer, ServerName, pem::PemObject},
-    },
-};
+use tokio_rustls::{TlsConnector, rustls::pki_types::ServerName};
 
 use super::{
     Options,
     pool::{Live, Pool},
     stream::Wire,
 };
+use crate::outbound::{TrustError, trust};
 
 /// The app cannot be spoken to as it is configured.
 #[derive(Debug, thiserror::Error)]
@@ -38,20 +32,9 @@ pub enum UpstreamError {
         /// What is wrong with it.
         why: &'static str,
     },
-    /// The certificate authorities cannot be read.
-    #[error("upstream.ca `{path}`: {why}")]
-    Ca {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// The machine has no certificate authorities to trust, and none are configured.
-    #[error("no certificate authorities on this machine: set upstream.ca ({0})")]
-    NoRoots(String),
-    /// TLS itself cannot be set up.
-    #[error("TLS: {0}")]
-    Tls(#[from] tokio_rustls::rustls::Error),
+    /// There are no certificate authorities to trust.
+    #[error("upstream.ca: {0}")]
+    Trust(#[from] TrustError),
 }
 
 /// Why a request was provably not sent.
@@ -199,48 +182,12 @@ fn target(options: &Options) -> Result<Target, UpstreamError> {
     };
     let tls = if tls {
         let name = ServerName::try_from(name.to_owned()).map_err(|_| fault("this is no name for a certificate"))?;
-        Some((tls_connector(options.ca.as_deref())?, name))
+        Some((trust(options.ca.as_deref())?, name))
     } else {
         None
     };
     let host = name.parse().map_or_else(|_| Host::Name(name.to_owned()), Host::Address);
     Ok(Target::Tcp { host, port, tls })
-}
-
-fn tls_connector(ca: Option<&Path>) -> Result<TlsConnector, UpstreamError> {
-    let roots = match ca {
-        Some(path) => roots_from(path)?,
-        None => native_roots()?,
-    };
-    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(TlsConnector::from(Arc::new(config)))
-}
-
-fn roots_from(path: &Path) -> Result<RootCertStore, UpstreamError> {
-    let fault = |why: String| UpstreamError::Ca { path: path.to_owned(), why };
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|e| fault(e.to_string()))? {
-        let certificate = certificate.map_err(|e| fault(e.to_string()))?;
-        roots.add(certificate).map_err(|e| fault(e.to_string()))?;
-    }
-    if roots.is_empty() {
-        return Err(fault("no certificate in it".to_owned()));
-    }
-    Ok(roots)
-}
-
-fn native_roots() -> Result<RootCertStore, UpstreamError> {
-    let found = rustls_native_certs::load_native_certs();
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(found.certs);
-    if roots.is_empty() {
-        return Err(UpstreamError::NoRoots(found.errors.first().map_or_else(String::new, ToString::to_string)));
-    }
-    Ok(roots)
 }
 
 #[cfg(test)]

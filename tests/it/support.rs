@@ -1,5 +1,6 @@
 //! What wire tests are made of: a raw end of a connection, an app played by hand, and a gate in front of it.
 
+pub mod acme;
 pub mod app;
 pub mod authority;
 pub mod frames;
@@ -12,6 +13,7 @@ pub mod standing;
 pub mod wire;
 
 pub use self::{
+    acme::Double,
     app::App,
     authority::Authority,
     gate::Gate,

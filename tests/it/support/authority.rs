@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertificateSigningRequestParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio::net::TcpStream;
 use tokio_rustls::{
     TlsConnector,
@@ -44,6 +44,11 @@ impl Authority {
         let names = names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &self.issuer).unwrap();
         (certificate.pem(), key.serialize_pem())
+    }
+
+    /// The text of a certificate that was asked for.
+    pub fn sign_request(&self, request: &CertificateSigningRequestParams) -> String {
+        request.signed_by(&self.issuer).unwrap().pem()
     }
 
     /// A new certificate in files of this name; what was there before is replaced.
