@@ -12,6 +12,7 @@ mod demo;
 mod dialect;
 mod exchange;
 mod gate;
+mod hostile;
 mod http2;
 mod listener;
 mod papers;

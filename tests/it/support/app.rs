@@ -109,6 +109,11 @@ impl Recording {
         new
     }
 
+    /// What came, by connection.
+    pub fn bytes(&self) -> Vec<Vec<u8>> {
+        self.0.lock().unwrap().iter().map(|seen| seen.bytes.clone()).collect()
+    }
+
     /// The request lines that a strict reader finds, in the order of the connections.
     pub fn lines(&self) -> Vec<String> {
         self.0.lock().unwrap().iter().flat_map(|seen| requests(&seen.bytes)).collect()

@@ -135,6 +135,21 @@ impl Wire {
         Head::parse(&self.until("\r\n\r\n").await)
     }
 
+    /// The head of a message; nothing if the end comes before.
+    pub async fn try_head(&mut self) -> Option<Head> {
+        let mark = b"\r\n\r\n";
+        loop {
+            if let Some(at) = self.read.windows(mark.len()).position(|w| w == mark) {
+                let rest = self.read.split_off(at + mark.len());
+                let head = String::from_utf8(std::mem::replace(&mut self.read, rest)).expect("text");
+                return Some(Head::parse(&head));
+            }
+            if !self.more().await.unwrap_or(false) {
+                return None;
+            }
+        }
+    }
+
     /// This many bytes.
     pub async fn exactly(&mut self, count: usize) -> Vec<u8> {
         while self.read.len() < count {
