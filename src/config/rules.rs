@@ -29,10 +29,11 @@ const NAME_MAX: usize = 64;
 pub fn read(documents: &[Document], world: &World<'_>, report: &mut Report) -> Vec<Placed> {
     let rows: Vec<_> = documents.iter().flat_map(|document| rows(document, "rule", report)).collect();
     let dialect = common_dialect(rows.iter().map(|row| row.table));
+    let provider = sole_provider(rows.iter().map(|row| row.table));
     let mut rules = Vec::new();
     for row in rows {
         let mut section = Section::single("rule", row.path.clone(), row.source, row.table, report);
-        let rule = one(&mut section, row.table, dialect, world);
+        let rule = one(&mut section, row.table, Common { dialect, provider }, world);
         if rules.len() == RULES_MAX {
             let message = format!("there are more than {RULES_MAX} rules");
             section.fault("name", message, "let one rule match several paths: path = [\"/a\", \"/b\"]");
@@ -83,10 +84,26 @@ fn common_dialect<'t>(rules: impl Iterator<Item = &'t Table>) -> Dialect {
         .unwrap_or_default()
 }
 
-fn one(section: &mut Section<'_>, table: &Table, dialect: Dialect, world: &World<'_>) -> Rule {
+/// The one provider that the rules name; generic where they name none, or several.
+fn sole_provider<'t>(rules: impl Iterator<Item = &'t Table>) -> &'t str {
+    let mut named = rules.filter_map(|table| table.get("provider")?.as_text()).filter(|name| *name != "auto");
+    match named.next() {
+        Some(first) if named.all(|other| other == first) => first,
+        _ => GENERIC.name,
+    }
+}
+
+/// What follows from all rules together.
+#[derive(Clone, Copy)]
+struct Common<'t> {
+    dialect: Dialect,
+    provider: &'t str,
+}
+
+fn one(section: &mut Section<'_>, table: &Table, common: Common<'_>, world: &World<'_>) -> Rule {
     let name = section.find_with("name", name).map(Arc::from);
-    let choices = choices(section, table, world);
-    let matcher = matcher(section, choices.dialect.unwrap_or(dialect));
+    let choices = choices(section, table, common.provider, world);
+    let matcher = matcher(section, choices.dialect.unwrap_or(common.dialect));
     check_together(section, &matcher, &choices);
     Rule { name, matcher, choices }
 }
@@ -146,7 +163,7 @@ fn expression(node: &Node, allowed: &[&str]) -> Result<Arc<Expression>, Problem>
     })
 }
 
-fn choices(section: &mut Section<'_>, table: &Table, world: &World<'_>) -> Choices {
+fn choices(section: &mut Section<'_>, table: &Table, sole: &str, world: &World<'_>) -> Choices {
     let (identity, identity_places) = match section.find("identity") {
         Some(Identity::By(by)) => (Some(by), None),
         Some(Identity::Places(places)) => (Some(IdentityBy::Places), Some(places)),
@@ -162,7 +179,7 @@ fn choices(section: &mut Section<'_>, table: &Table, world: &World<'_>) -> Choic
         amount: section.find_with("amount", some),
         currency: section.find_with("currency", some),
         aliases: aliases(section, table),
-        learn: learn(section, table, world),
+        learn: learn(section, table, sole, world),
         dialect: section.find("dialect"),
         scope_host: section.find_with("scope", scope),
         identity,
@@ -286,8 +303,9 @@ fn places<T>(kind: &str, read: Result<T, Problem>) -> Result<T, Problem> {
     read.map_err(|problem| Problem::new(format!("{kind}: {}", problem.message), problem.remedy))
 }
 
-/// `learn.NAME = places` in the app's answer; `learn.reference.PROVIDER` for a provider's id of the payment.
-fn learn(section: &mut Section<'_>, table: &Table, world: &World<'_>) -> Learn {
+/// `learn.NAME = places` in the app's answer; `learn.reference.PROVIDER` for a provider's id of the payment, or
+/// `learn.reference` for that of the `sole` one.
+fn learn(section: &mut Section<'_>, table: &Table, sole: &str, world: &World<'_>) -> Learn {
     if !table.contains_key("learn") {
         return Learn::default();
     }
@@ -298,7 +316,8 @@ fn learn(section: &mut Section<'_>, table: &Table, world: &World<'_>) -> Learn {
             if kind != "reference" {
                 learned(&mut learn, kind, node)?;
             } else if node.as_table().is_none() {
-                learned(&mut learn, &format!("reference:{}", GENERIC.name), node)?;
+                let sole = world.provider(sole).map_or(GENERIC.name, |provider| provider.name);
+                learned(&mut learn, &format!("reference:{sole}"), node)?;
             } else {
                 for (name, node) in named(node, form)? {
                     learned(&mut learn, &format!("reference:{}", world.provider(name)?.name), node)?;

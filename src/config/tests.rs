@@ -371,6 +371,11 @@ fn names_are_learned_where_a_rule_says_so_and_nowhere_else() {
     assert_eq!(aliases.iter().map(|(kind, _)| &**kind).collect::<Vec<_>>(), ["order"], "and no name of a payment");
     assert_eq!(learned(&config, "GET", "/old"), ["reference:generic=header:x-payment", "session=set-cookie:sid"]);
     assert!(learned(&config, "GET", "/other").is_empty());
+    let sole = "[[rule]]\npath = '/hook'\nprovider = 'mollie'\n\
+                [[rule]]\npath = '/pay'\nlearn = { session = 'set-cookie:sid', reference = 'location:id' }\n";
+    assert_eq!(learned(&self::config(sole), "GET", "/pay")[0], "reference:mollie=location:id");
+    let two = format!("{sole}[[rule]]\npath = '/other'\nprovider = 'stripe'\n");
+    assert_eq!(learned(&self::config(&two), "GET", "/pay")[0], "reference:generic=location:id");
 }
 
 #[test]
