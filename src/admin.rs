@@ -1,19 +1,19 @@
-//! The face for those who run the gate: figures, health and readiness, on a listener of its own.
+//! The face for those who run the gate: figures, health, readiness and the API, on a listener of its own.
 //!
-//! It only reads. What changes something will go in through intake, as everything does.
+//! Whoever knows the token may look at payments and act on what waits for a person; an act is an input to the dispatch like
+//! any other.
 
+mod api;
+mod body;
+mod guard;
 mod page;
+mod paper;
 mod readiness;
 
-use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::IpAddr, pin::pin, sync::Arc, time::Duration};
 
-use http::{Request, Response};
-use http_body_util::Full;
-use hyper::{
-    body::{Bytes, Incoming},
-    server::conn::http1,
-    service::service_fn,
-};
+use http::Request;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -22,8 +22,12 @@ use tokio::{
     time::timeout,
 };
 
-pub use self::readiness::Readiness;
-use crate::telemetry::Metrics;
+pub use self::{
+    api::Api,
+    guard::{Guard, Stopped},
+    readiness::Readiness,
+};
+use crate::{dispatch::App, store::Store, telemetry::Metrics};
 
 /// How many may look at once; one more waits in the listener's queue.
 const CONNECTIONS: usize = 32;
@@ -37,28 +41,35 @@ const HEAD_BYTES: usize = 16 * 1024;
 const BREATHER: Duration = Duration::from_millis(50);
 
 /// Serves until `shutdown` ends; answers under way at that moment are finished.
-pub async fn serve(listener: TcpListener, metrics: Arc<Metrics>, ready: Readiness, shutdown: impl Future<Output = ()>) {
+pub async fn serve<S: Store, A: App>(
+    listener: TcpListener,
+    metrics: Arc<Metrics>,
+    ready: Readiness,
+    api: Arc<Api<S, A>>,
+    shutdown: impl Future<Output = ()>,
+) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let mut open = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     loop {
-        let (stream, place) = tokio::select! {
+        let (stream, peer, place) = tokio::select! {
             () = &mut shutdown => break,
             accepted = accept(&listener, &places) => accepted,
         };
-        open.spawn(converse(stream, Arc::clone(&metrics), ready.clone(), place));
+        let desk = Desk { metrics: Arc::clone(&metrics), ready: ready.clone(), api: Arc::clone(&api), peer };
+        open.spawn(converse(stream, desk, place));
         while open.try_join_next().is_some() {}
     }
     drop(listener);
     let _ = timeout(HEAD, async { while open.join_next().await.is_some() {} }).await;
 }
 
-async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, Option<OwnedSemaphorePermit>) {
+async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, IpAddr, Option<OwnedSemaphorePermit>) {
     // The semaphore is never closed; if it were, looking on would still be better than looking away.
     let place = Arc::clone(places).acquire_owned().await.ok();
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return (stream, place),
+            Ok((stream, peer)) => return (stream, peer.ip(), place),
             Err(error) => {
                 tracing::warn!(%error, "the admin listener could not accept");
                 tokio::time::sleep(BREATHER).await;
@@ -67,10 +78,27 @@ async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, 
     }
 }
 
-async fn converse(stream: TcpStream, metrics: Arc<Metrics>, ready: Readiness, place: Option<OwnedSemaphorePermit>) {
-    let service = service_fn(|request: Request<Incoming>| {
-        let response = page::answer(&request, &metrics, &ready);
-        async move { Ok::<Response<Full<Bytes>>, Infallible>(response) }
+/// What one conversation needs.
+struct Desk<S, A> {
+    metrics: Arc<Metrics>,
+    ready: Readiness,
+    api: Arc<Api<S, A>>,
+    peer: IpAddr,
+}
+
+async fn converse<S: Store, A: App>(stream: TcpStream, desk: Desk<S, A>, place: Option<OwnedSemaphorePermit>) {
+    let desk = Arc::new(desk);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let desk = Arc::clone(&desk);
+        async move {
+            let path = request.uri().path();
+            let is_api = path.strip_prefix(api::ROOT).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+            Ok::<_, Infallible>(if is_api {
+                desk.api.answer(request, desk.peer).await
+            } else {
+                page::answer(&request, &desk.metrics, &desk.ready, desk.api.waiting())
+            })
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

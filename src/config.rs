@@ -175,7 +175,7 @@ fn read(preset: Option<&'static str>, mut documents: Vec<Document>, world: &Worl
         tls,
         acme,
         store: StoreOptions::read(&mut Section::open("store", &documents, report)),
-        admin: AdminOptions::read(&mut Section::open("admin", &documents, report)),
+        admin: AdminOptions::read(&mut Section::open("admin", &documents, report), world),
         log: options::read_log(&mut Section::open("log", &documents, report)),
         upstream,
         providers,

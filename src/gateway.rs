@@ -9,7 +9,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 use self::certificates::Keeper;
 use crate::{
-    admin::{self, Readiness},
+    admin::{self, Api, Guard, Readiness},
     callback::Channel,
     config::Config,
     dispatch::{self, Dispatch},
@@ -60,6 +60,7 @@ pub async fn start(config: Config, metrics: Arc<Metrics>) -> anyhow::Result<Runn
         ),
         None => None,
     };
+    let guard = Guard::new(config.admin.token.as_ref())?;
     let upstream = Arc::new(Upstream::new(upstream_options(&config))?);
     let ready = Readiness::waiting_for(&["gate"]);
     let clock = SteadyClock::starting_at(SystemClock.now());
@@ -74,6 +75,7 @@ pub async fn start(config: Config, metrics: Arc<Metrics>) -> anyhow::Result<Runn
     let addresses = listener.addresses();
     let admin = desk.as_ref().and_then(|desk| desk.local_addr().ok());
     let (stop, stopped) = watch::channel(false);
+    let api = Api::new(Arc::clone(&dispatch), guard);
     let mut beside = vec![
         tokio::spawn(Arc::clone(&dispatch).run_timers()),
         tokio::spawn(show_gauges(dispatch, Arc::clone(&upstream), rules, listener.control(), Arc::clone(&metrics))),
@@ -84,7 +86,7 @@ pub async fn start(config: Config, metrics: Arc<Metrics>) -> anyhow::Result<Runn
     beside.extend(keeper.keep(&metrics));
     if let Some(desk) = desk {
         let ended = until(stopped.clone());
-        beside.push(tokio::spawn(admin::serve(desk, Arc::clone(&metrics), ready.clone(), ended)));
+        beside.push(tokio::spawn(admin::serve(desk, Arc::clone(&metrics), ready.clone(), api, ended)));
     }
     let served = tokio::spawn(listener.serve(reception, until(stopped), move || config.gateway.drain));
     ready.ready("gate");
@@ -158,6 +160,8 @@ async fn show_gauges<S: Store>(
         metrics.waiters.set(gauge(dispatch.waiting()));
         metrics.in_flight.set(gauge(counts.in_flight));
         metrics.review_entries.set(gauge(counts.review));
+        metrics
+            .set_review_oldest(counts.oldest_review.map(|since| dispatch.clock_now().since(since)).unwrap_or_default());
         metrics.remembered_events.set(gauge(counts.transactions));
         metrics.set_upstream_up(upstream.reach().up());
         metrics.set_upstream_connects(upstream.reach().connected(), upstream.reach().failed());
@@ -201,6 +205,7 @@ fn memory_options(config: &Config) -> memory::Options {
         places: config.upstream.max_callbacks.map_or(usize::MAX, std::num::NonZero::get),
         max_remembered: config.store.max_remembered,
         history: config.store.history,
+        history_retention: config.store.history_retention,
         ..memory::Options::default()
     }
 }

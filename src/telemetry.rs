@@ -8,7 +8,7 @@ mod metrics;
 mod process;
 
 pub use self::{
-    escape::{escaped, outside},
+    escape::{cardless, escaped, outside},
     exposition::Exposition,
     line::{CALLBACK_TARGET, CallbackLine, log_callback},
     log::{LogFormat, LogGuard, LogOptions, LogSink, dispatcher, start_logging},

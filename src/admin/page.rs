@@ -1,16 +1,14 @@
 //! What each admin address answers.
 
+use std::time::Duration;
+
 use http::{
     HeaderValue, Method, Request, Response, StatusCode,
     header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, VARY, X_CONTENT_TYPE_OPTIONS},
 };
-use http_body_util::Full;
-use hyper::body::Bytes;
 
-use crate::{
-    admin::Readiness,
-    telemetry::{Exposition, Metrics, escaped},
-};
+use super::{Readiness, body::Body};
+use crate::telemetry::{Exposition, Metrics, escaped};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const INDEX: &str = "\
@@ -18,11 +16,17 @@ Oncegate
 
 /metrics   figures, for Prometheus
 /healthz   200 while the process lives
-/readyz    200 while callbacks are taken in and the store can write; else 503 with the reasons
+/readyz    200 while callbacks are taken in and the store can write, with what waits for a person; else 503 with the reasons
+/api/v1    what waits for a person, acts, and history; for whoever knows the token
 ";
 
 /// The answer to one request; the server leaves the body out for HEAD.
-pub(super) fn answer<B>(request: &Request<B>, metrics: &Metrics, ready: &Readiness) -> Response<Full<Bytes>> {
+pub(super) fn answer<B>(
+    request: &Request<B>,
+    metrics: &Metrics,
+    ready: &Readiness,
+    (waiting, oldest): (usize, Duration),
+) -> Response<Body> {
     if request.method() != Method::GET && request.method() != Method::HEAD {
         let mut refusal = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".to_owned());
         refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -32,14 +36,14 @@ pub(super) fn answer<B>(request: &Request<B>, metrics: &Metrics, ready: &Readine
         "/" => text(StatusCode::OK, INDEX.to_owned()),
         "/metrics" => figures(request, metrics),
         "/healthz" => text(StatusCode::OK, "ok\n".to_owned()),
-        "/readyz" => readiness(ready),
+        "/readyz" => readiness(ready, waiting, oldest),
         _ => text(StatusCode::NOT_FOUND, "no such page; / lists them\n".to_owned()),
     }
 }
 
-fn figures<B>(request: &Request<B>, metrics: &Metrics) -> Response<Full<Bytes>> {
+fn figures<B>(request: &Request<B>, metrics: &Metrics) -> Response<Body> {
     let exposition = Exposition::wanted(&accepted(request));
-    let mut response = page(StatusCode::OK, exposition.content_type(), metrics.exposed(exposition));
+    let mut response = of(StatusCode::OK, exposition.content_type(), metrics.exposed(exposition));
     response.headers_mut().insert(VARY, HeaderValue::from_name(ACCEPT));
     response
 }
@@ -50,21 +54,30 @@ fn accepted<B>(request: &Request<B>) -> String {
     fields.collect::<Vec<_>>().join(",")
 }
 
-fn readiness(ready: &Readiness) -> Response<Full<Bytes>> {
+fn readiness(ready: &Readiness, waiting: usize, oldest: Duration) -> Response<Body> {
     let reasons = ready.reasons();
-    if reasons.is_empty() {
+    if reasons.is_empty() && waiting == 0 {
         return text(StatusCode::OK, "ready\n".to_owned());
+    }
+    if reasons.is_empty() {
+        // It works, and so it is ready; but whoever looks shall see it.
+        let oldest = humantime::format_duration(Duration::from_secs(oldest.as_secs()));
+        return text(
+            StatusCode::OK,
+            format!("ready\nreview: {waiting} waiting for a person, the oldest for {oldest}\n"),
+        );
     }
     let lines = reasons.iter().map(|(part, why)| format!("{part}: {}\n", escaped(why))).collect();
     text(StatusCode::SERVICE_UNAVAILABLE, lines)
 }
 
-fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
-    page(status, TEXT, body)
+fn text(status: StatusCode, body: String) -> Response<Body> {
+    of(status, TEXT, body)
 }
 
-fn page(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+/// An answer of this type, which nobody keeps.
+pub(super) fn of(status: StatusCode, content_type: &'static str, body: String) -> Response<Body> {
+    let mut response = Response::new(Body::Whole(body.into()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));

@@ -54,8 +54,11 @@ pub const SECTIONS: &[SectionKeys] = &[
             "ca",
         ],
     },
-    SectionKeys { section: "store", keys: &["engine", "path", "durable", "max_remembered", "history"] },
-    SectionKeys { section: "admin", keys: &["listen"] },
+    SectionKeys {
+        section: "store",
+        keys: &["engine", "path", "durable", "max_remembered", "history", "history_retention"],
+    },
+    SectionKeys { section: "admin", keys: &["listen", "token"] },
     SectionKeys { section: "log", keys: &["format", "level", "callbacks"] },
     SectionKeys {
         section: "provider",

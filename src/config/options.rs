@@ -1,6 +1,7 @@
 //! The sections of the configuration but rules and providers: what each part is told, and its defaults.
 
 use std::{
+    cell::Cell,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     num::NonZeroUsize,
     path::PathBuf,
@@ -12,11 +13,15 @@ use ipnet::IpNet;
 use tracing_subscriber::filter::LevelFilter;
 
 use super::{
+    provider::{World, is_written_in_clear, secret},
     section::Section,
     setting::{Limit, Problem, Setting, Size, Word},
     tree::Node,
 };
-use crate::telemetry::{LogFormat, LogOptions};
+use crate::{
+    provider::contract::{Secret, SecretKind},
+    telemetry::{LogFormat, LogOptions},
+};
 
 /// Where the gate listens, and its bounds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,24 +138,29 @@ pub struct StoreOptions {
     pub max_remembered: usize,
     /// How many lines of history are kept.
     pub history: usize,
+    /// How long they are kept.
+    pub history_retention: Duration,
 }
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self { engine: Engine::Memory, max_remembered: 1_000_000, history: 10_000 }
+        let history_retention = Duration::from_secs(90 * 24 * 3600);
+        Self { engine: Engine::Memory, max_remembered: 1_000_000, history: 10_000, history_retention }
     }
 }
 
 /// Where operators look in.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct AdminOptions {
-    /// The address of metrics and health; `None` turns them off.
+    /// The address of metrics, health and the API; `None` turns them off.
     pub listen: Option<SocketAddr>,
+    /// What whoever uses the API has to know; without one nobody can.
+    pub token: Option<Secret>,
 }
 
 impl Default for AdminOptions {
     fn default() -> Self {
-        Self { listen: Some((Ipv4Addr::LOCALHOST, 9090).into()) }
+        Self { listen: Some((Ipv4Addr::LOCALHOST, 9090).into()), token: None }
     }
 }
 
@@ -281,6 +291,7 @@ impl StoreOptions {
             engine,
             max_remembered: bound(section, "max_remembered", default.max_remembered),
             history: section.get("history", default.history),
+            history_retention: limit(section, "history_retention", default.history_retention),
         }
     }
 }
@@ -296,7 +307,7 @@ fn engine(node: &Node) -> Result<Engine, Problem> {
 }
 
 impl AdminOptions {
-    pub(super) fn read(section: &mut Section<'_>) -> Self {
+    pub(super) fn read(section: &mut Section<'_>, world: &World<'_>) -> Self {
         let listen = section.find_with("listen", admin_address).unwrap_or(Self::default().listen);
         if listen.is_some_and(|address| !address.ip().to_canonical().is_loopback()) {
             section.warn(
@@ -305,8 +316,39 @@ impl AdminOptions {
                 "listen on 127.0.0.1 or [::1], or keep others out by a firewall",
             );
         }
-        Self { listen }
+        let in_clear = Cell::new(false);
+        let token = section.find_with("token", |node| {
+            in_clear.set(is_written_in_clear(node));
+            admin_token(node, world)
+        });
+        if in_clear.get() {
+            let message = "the token stands in the file itself, for every reader and every backup of it";
+            section.warn("token", message, "write { env = \"NAME\" } or { file = \"/path\" }");
+        }
+        if token.is_some() && listen.is_some_and(|address| !address.ip().to_canonical().is_loopback()) {
+            let message = "the token, and what the API shows of payments, travel unencrypted to this address";
+            section.warn("token", message, "listen on 127.0.0.1 or [::1], or reach it through a tunnel only");
+        }
+        Self { listen, token }
     }
+}
+
+/// Shorter ones can be guessed.
+const SHORTEST_TOKEN: usize = 16;
+
+fn admin_token(node: &Node, world: &World<'_>) -> Result<Secret, Problem> {
+    let remedy = "make one with `openssl rand -hex 32`, and give it to whoever may act";
+    let token = secret(node, &|_| SecretKind::Token, world)?;
+    if token.kind != SecretKind::Token {
+        return Err(Problem::new("this secret is no token", "leave `kind` out, or write kind = \"token\""));
+    }
+    if token.expose().len() < SHORTEST_TOKEN {
+        return Err(Problem::new(format!("a token of less than {SHORTEST_TOKEN} characters can be guessed"), remedy));
+    }
+    if !token.expose().iter().all(u8::is_ascii_graphic) {
+        return Err(Problem::new("a token consists of visible ASCII characters, without spaces", remedy));
+    }
+    Ok(token)
 }
 
 fn admin_address(node: &Node) -> Result<Option<SocketAddr>, Problem> {

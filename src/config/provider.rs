@@ -254,7 +254,8 @@ fn each(node: &Node, usual: &dyn Fn(&[u8]) -> SecretKind, world: &World<'_>) -> 
     if messages.is_empty() { Ok(secrets) } else { Err(Problem::new(messages.join("; "), remedy)) }
 }
 
-fn secret(node: &Node, usual: &dyn Fn(&[u8]) -> SecretKind, world: &World<'_>) -> Result<Secret, Problem> {
+/// One secret, from the environment, from a file or from the text itself; `usual` tells its kind where it does not.
+pub(super) fn secret(node: &Node, usual: &dyn Fn(&[u8]) -> SecretKind, world: &World<'_>) -> Result<Secret, Problem> {
     let form = "write { env = \"NAME\" } or { file = \"/path\" }";
     let table = node.as_table().ok_or_else(|| Problem::new(format!("{} is no secret", node.kind()), form))?;
     if let Some(key) = table.keys().find(|key| !matches!(key.as_str(), "env" | "file" | "value" | "kind")) {
@@ -298,7 +299,12 @@ fn full(bytes: Vec<u8>, what: &str) -> Result<Vec<u8>, Problem> {
 
 fn written_in_clear(node: Option<&Node>) -> bool {
     let Some(Node { value: Value::List(items), .. }) = node else { return false };
-    items.iter().filter_map(Node::as_table).any(|table| table.contains_key("value"))
+    items.iter().any(is_written_in_clear)
+}
+
+/// Whether this secret stands in the text itself.
+pub(super) fn is_written_in_clear(node: &Node) -> bool {
+    node.as_table().is_some_and(|table| table.contains_key("value"))
 }
 
 fn api_url(node: &Node) -> Result<String, Problem> {

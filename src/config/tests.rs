@@ -515,6 +515,17 @@ fn secrets_come_from_the_environment_and_from_files_and_are_never_shown() {
 }
 
 #[test]
+fn the_token_of_the_api_is_never_shown_and_its_dangers_are_told() {
+    let text = "[admin]\nlisten = '192.0.2.1:9090'\ntoken = { value = '0123456789abcdef' }\n";
+    let loaded = load(text);
+    assert!(!format!("{loaded:?}").contains("0123456789abcdef"));
+    assert_eq!(loaded.warnings.iter().filter(|warning| warning.path == "admin.token").count(), 2, "{loaded:?}");
+    let token = config(text).admin.token.map(|token| token.expose().to_vec());
+    assert_eq!(token.as_deref(), Some(b"0123456789abcdef".as_slice()));
+    assert_eq!(warnings("[admin]\ntoken = { env = 'ONCEGATE_ADMIN_TOKEN' }\n"), Vec::<String>::new());
+}
+
+#[test]
 fn unsafe_windows_are_warned_of() {
     let rule = |keys: &str| warnings(&format!("[[rule]]\npath = '/x'\nprovider = 'mollie'\n{keys}"));
     assert_eq!(rule("hold = '2s'\nretention = '2d'"), Vec::<String>::new());

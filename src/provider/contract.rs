@@ -221,6 +221,14 @@ impl Secret {
     }
 }
 
+/// By digest, so that the time it takes tells nothing.
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        let digest = |secret: &Self| ring::digest::digest(&ring::digest::SHA256, &secret.bytes);
+        self.kind == other.kind && digest(self).as_ref() == digest(other).as_ref()
+    }
+}
+
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{:?}(***)", self.kind)

@@ -21,6 +21,48 @@ pub fn outside(text: &str) -> Cow<'_, str> {
     if is_surely_cardless(&cut) { cut } else { Cow::Owned(mask_cards(&cut)) }
 }
 
+/// The whole of a text without card numbers, those in groups (`4111 1111 1111 1111`) included.
+#[must_use]
+pub fn cardless(text: &str) -> Cow<'_, str> {
+    if is_surely_cardless(text) {
+        return Cow::Borrowed(text);
+    }
+    let mut masked = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find(|c: char| c.is_ascii_digit()) {
+        let (before, from) = rest.split_at(start);
+        let (run, after) = from.split_at(card_like(from));
+        masked.push_str(before);
+        push_grouped(&mut masked, run);
+        rest = after;
+    }
+    masked.push_str(rest);
+    Cow::Owned(masked)
+}
+
+/// How long the run of digits is that begins here; groups of three to six count as one run, as on a card.
+fn card_like(text: &str) -> usize {
+    let digits = |text: &str| text.bytes().take_while(u8::is_ascii_digit).count();
+    let group = |length: usize| (3..=6).contains(&length);
+    let first = digits(text);
+    let mut end = first;
+    while group(first) && text[end..].starts_with([' ', '-', '+']) && group(digits(&text[end + 1..])) {
+        end += 1 + digits(&text[end + 1..]);
+    }
+    end
+}
+
+fn push_grouped(masked: &mut String, run: &str) {
+    let digits: String = run.chars().filter(char::is_ascii_digit).collect();
+    if digits.len() == run.len() {
+        return push_digits(masked, &digits);
+    }
+    let mut shown = String::with_capacity(digits.len());
+    push_digits(&mut shown, &digits);
+    let mut shown = shown.chars();
+    masked.extend(run.chars().map(|c| if c.is_ascii_digit() { shown.next().unwrap_or('*') } else { c }));
+}
+
 /// The text with every character that could break or disguise a line written out as `\u{…}`, `\n`, `\r` or `\t`.
 #[must_use]
 pub fn escaped(text: &str) -> Cow<'_, str> {
@@ -103,6 +145,20 @@ mod tests {
         assert_eq!(outside("378282246310005"), "378282*****0005");
         assert_eq!(outside("4111111111111112"), "4111111111111112", "fails the check digit");
         assert_eq!(outside("tr_7UhSN1zuXS"), "tr_7UhSN1zuXS");
+    }
+
+    #[test]
+    fn a_card_number_in_groups_is_masked_in_a_text_of_any_length() {
+        assert_eq!(cardless("n=4111 1111 1111 1111&x"), "n=4111 11** **** 1111&x");
+        assert_eq!(cardless("{\"n\":\"4111-1111-1111-1111\"}"), "{\"n\":\"4111-11**-****-1111\"}");
+        assert_eq!(cardless("3782+822463+10005"), "3782+82****+*0005");
+        assert_eq!(cardless("é4111111111111111é"), "é411111******1111é");
+        let innocent = ["2026-11-22 10:00:00 1234567890", "12 34 56 78 90 12 34 56", "4111 1111 1111 1112", "1-2-3"];
+        for text in innocent {
+            assert_eq!(cardless(text), text);
+        }
+        let long = format!("{}4111111111111111", "x".repeat(10_000));
+        assert!(cardless(&long).ends_with("411111******1111") && cardless(&long).len() == long.len());
     }
 
     #[test]

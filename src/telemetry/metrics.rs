@@ -110,6 +110,7 @@ pub struct Metrics {
     /// Log lines that were given up because whoever reads the log is too slow.
     pub log_lines_dropped: Counter,
     oldest_due: Seconds,
+    review_oldest: Seconds,
     upstream_up: Once,
     upstream_connects: [Counter; 2],
     forgotten_early: Counter,
@@ -202,6 +203,11 @@ impl Metrics {
                 Counter::default(),
             ),
             oldest_due: of.add("oldest_due_seconds", "How long the oldest due work has been due", Seconds::default()),
+            review_oldest: of.add(
+                "review_oldest_seconds",
+                "How long the oldest delivery has waited for a person",
+                Seconds::default(),
+            ),
             upstream_up: of.add(
                 "upstream_up",
                 "Whether the app could be reached at the last try; absent before the first",
@@ -286,6 +292,11 @@ impl Metrics {
     /// Notes for how long the oldest due work has been due.
     pub fn set_oldest_due(&self, age: Duration) {
         self.oldest_due.set(age.as_secs_f64());
+    }
+
+    /// Notes for how long the oldest delivery has waited for a person; zero where none does.
+    pub fn set_review_oldest(&self, age: Duration) {
+        self.review_oldest.set(age.as_secs_f64());
     }
 
     /// Notes whether the app could be reached at the last try, if there was one.

@@ -3,8 +3,12 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use oncegate::{
-    admin::{self, Readiness},
+    admin::{self, Api, Guard, Readiness},
+    dispatch::{self, Dispatch},
+    store::memory::{self, Memory},
     telemetry::{Metrics, RequestKind},
+    time::{SteadyClock, Timestamp},
+    upstream::{self, Upstream},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -85,6 +89,15 @@ async fn it_ends_when_it_is_told_to() {
     served.await.unwrap();
 }
 
+/// The API of a gate in which nothing happens.
+fn api() -> Arc<Api<Memory, Arc<Upstream>>> {
+    let upstream = Upstream::new(upstream::Options::new("http://127.0.0.1:9")).unwrap();
+    let clock = SteadyClock::starting_at(Timestamp::from_millis(1_800_000_000_000));
+    let (store, metrics) = (Memory::new(memory::Options::default()), Arc::new(Metrics::new()));
+    let dispatch = Dispatch::new(store, Arc::new(upstream), clock, metrics, dispatch::Options::default());
+    Api::new(dispatch, Guard::new(None).unwrap())
+}
+
 struct Desk {
     address: SocketAddr,
     metrics: Arc<Metrics>,
@@ -100,7 +113,7 @@ impl Desk {
         let (metrics, ready) = (Arc::new(Metrics::new()), Readiness::waiting_for(parts));
         let (stop, stopped) = oneshot::channel::<()>();
         let shutdown = async { drop(stopped.await) };
-        let served = tokio::spawn(admin::serve(listener, Arc::clone(&metrics), ready.clone(), shutdown));
+        let served = tokio::spawn(admin::serve(listener, Arc::clone(&metrics), ready.clone(), api(), shutdown));
         Self { address, metrics, ready, stop, served }
     }
 

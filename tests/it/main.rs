@@ -20,6 +20,7 @@ mod passthrough;
 mod providers;
 mod proxy_protocol;
 mod returns;
+mod review;
 mod samples;
 mod support;
 mod telemetry;

@@ -61,6 +61,7 @@ fn every_promised_metric_is_there_with_its_labels() {
         "waiters",
         "in_flight",
         "review_entries",
+        "review_oldest_seconds",
         "remembered_events",
         "connections",
         "log_lines_dropped",
