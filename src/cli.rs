@@ -3,11 +3,16 @@
 pub mod check;
 pub mod completions;
 pub mod demo;
+pub mod desk;
 pub mod explain;
+pub mod export;
 pub mod health;
 pub mod man;
 mod recorded;
+pub mod review;
 pub mod run;
+pub mod show;
+mod table;
 
 use std::{
     io::{self, Write},
@@ -31,6 +36,8 @@ Then:
   oncegate explain webhook.http          what the gate would decide about a request, and why
   oncegate --config /etc/oncegate.toml run
   oncegate health                        whether the gate that runs is ready, as an exit code
+  oncegate review list                   what waits for a person
+  oncegate show tr_7UhSN1zuXS            a payment's line of life
 
 Exit codes: 0 for well, 1 for not well (told on standard error), 2 on wrong usage.
 
@@ -61,6 +68,12 @@ pub enum Verb {
     Check(check::Args),
     /// Say what the gate would decide about recorded requests, and why
     Explain(explain::Args),
+    /// Look at what waits for a person, and act on it
+    Review(review::Args),
+    /// Show a payment's line of life: what came, what was decided, tried and answered, and who acted
+    Show(show::Args),
+    /// Write history as JSON lines: the evidence in a dispute
+    Export(export::Args),
     /// Show the founding race in one terminal, without the gate and with it
     Demo(demo::Args),
     /// Ask the gate that runs whether it is ready; for container health checks and scripts
@@ -79,6 +92,9 @@ pub fn main() -> ExitCode {
         Verb::Run(args) => run::run(args, &cli.config),
         Verb::Check(args) => check::run(args, &cli.config),
         Verb::Explain(args) => explain::run(args, &cli.config),
+        Verb::Review(args) => review::run(args, &cli.config),
+        Verb::Show(args) => show::run(args, &cli.config),
+        Verb::Export(args) => export::run(args, &cli.config),
         Verb::Demo(args) => demo::run(args, &cli.config),
         Verb::Health(args) => health::run(args, &cli.config),
         Verb::Completions(args) => completions::run(args, &cli.config),

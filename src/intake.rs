@@ -7,7 +7,11 @@ pub mod reading;
 mod relay;
 mod repeat;
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{
@@ -103,6 +107,8 @@ pub struct Intake<S, A> {
     sessions: Sessions,
     repeats: Repeats,
     book: Book,
+    /// The entry that shows a person what was turned away; it may have been dealt with.
+    turned_away: AtomicU64,
 }
 
 /// How often a callback is decided anew because something came in between.
@@ -114,8 +120,8 @@ impl<S: Store, A: App> Intake<S, A> {
     /// An intake that brings its callbacks to `dispatch`.
     pub fn new(dispatch: Arc<Dispatch<S, A>>, upstream: String, keyrings: Keyrings) -> Arc<Self> {
         let book = Book::new(Arc::clone(&dispatch.metrics));
-        let (sessions, repeats) = (Sessions::new(), Repeats::default());
-        Arc::new(Self { dispatch, upstream, keyrings, sessions, repeats, book })
+        let (sessions, repeats, turned_away) = (Sessions::new(), Repeats::default(), AtomicU64::new(0));
+        Arc::new(Self { dispatch, upstream, keyrings, sessions, repeats, book, turned_away })
     }
 
     /// The dispatch.
@@ -145,6 +151,18 @@ impl<S: Store, A: App> Intake<S, A> {
         let request = Arc::new(received.into_request());
         let keys: Vec<_> = reading.statements.iter().flatten().map(|s| s.identified.transaction).collect();
         let arriving = reading.arriving();
+        let arrival = |id, next| Arrival {
+            id,
+            next,
+            events: arriving.clone(),
+            provider: reading.provider.name,
+            source: Some(source),
+            kept: None,
+            request: Arc::clone(&request),
+            claimed: reading.claimed.clone(),
+        };
+        // One that is turned away is kept as a sample of those.
+        let sample = || arrival(self.dispatch.next_id(), self.dispatch.next_id());
         for round in 0..MOST_ROUNDS {
             let now = self.dispatch.clock_now();
             let view = match self.dispatch.store.load(Want::Transactions(&keys, &reading.claimed.names), now).await {
@@ -155,17 +173,7 @@ impl<S: Store, A: App> Intake<S, A> {
                 self.dispatch.metrics.count_joined(reading.joined_by(view.told));
             }
             let id = self.dispatch.next_id();
-            let arrival = Arrival {
-                id,
-                next: self.dispatch.next_id(),
-                events: arriving.clone(),
-                provider: reading.provider.name,
-                source: Some(source),
-                kept: None,
-                request: Arc::clone(&request),
-                claimed: reading.claimed.clone(),
-            };
-            let (decided, mut transition) = arrive(&view, arrival, now);
+            let (decided, mut transition) = arrive(&view, arrival(id, self.dispatch.next_id()), now);
             transition.links = reading.links();
             // In shadow a delivery is there to be counted; this one request records its outcome.
             let seen = (!transition.deliveries.is_empty()).then_some(id);
@@ -177,7 +185,7 @@ impl<S: Store, A: App> Intake<S, A> {
             let place = match decided.course {
                 Course::Deliver(_) | Course::Wait(_) | Course::Again(_) => match self.dispatch.take_place() {
                     Some(place) => Some(place),
-                    None => return self.overflow(line, "too many callers wait already"),
+                    None => return Box::pin(self.turn_away(sample(), line, "too many callers wait already")).await,
                 },
                 _ => None,
             };
@@ -186,7 +194,9 @@ impl<S: Store, A: App> Intake<S, A> {
                 Course::Deliver(id) => place.and_then(|place| place.wait_on(id, true)),
                 Course::Wait(id) | Course::Again(id) => match place.and_then(|place| place.wait_on(id, false)) {
                     Some(waiter) => Some(waiter),
-                    None => return self.overflow(line, "too many callers wait on it already"),
+                    None => {
+                        return Box::pin(self.turn_away(sample(), line, "too many callers wait on it already")).await;
+                    }
                 },
                 _ => None,
             };
@@ -204,7 +214,7 @@ impl<S: Store, A: App> Intake<S, A> {
                     }
                     Err(CommitError::Store(error)) => return self.no_store(&error, line),
                     Err(error @ (CommitError::Full | CommitError::LeaseLost)) => {
-                        return self.overflow(line, &error.to_string());
+                        return Box::pin(self.turn_away(sample(), line, &error.to_string())).await;
                     }
                 }
             }

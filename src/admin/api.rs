@@ -109,6 +109,7 @@ impl From<StepError> for Refusal {
             StepError::Refused(Refused::AtWork) => {
                 (StatusCode::CONFLICT, "come again when `quiet` is over; settle and discard are possible now")
             }
+            StepError::Refused(Refused::Elsewhere) => (StatusCode::CONFLICT, "when you have seen it, discard it"),
             StepError::Refused(Refused::Changed) => (StatusCode::CONFLICT, "look at it again, and act on what you see"),
             StepError::Refused(Refused::OutOfTurn | Refused::Fenced) => {
                 (StatusCode::CONFLICT, "it does not wait for a person: it goes its way by itself")

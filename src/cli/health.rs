@@ -64,7 +64,7 @@ fn configured(config: &Path) -> anyhow::Result<SocketAddr> {
 }
 
 /// "Any address" can be listened on, not spoken to: of this machine it means loopback.
-fn reachable(address: SocketAddr) -> SocketAddr {
+pub(super) fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),

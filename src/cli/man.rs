@@ -43,21 +43,22 @@ fn page() -> io::Result<Vec<u8>> {
     man.render_options_section(&mut page)?;
     heading("SH", "COMMANDS").to_writer(&mut page)?;
     for verb in program.get_subcommands() {
-        command(verb, &mut page)?;
+        command(verb, &ids(&program), &mut page)?;
     }
     heading("SH", "EXAMPLES").to_writer(&mut page)?;
     told(&program, &mut page)?;
     Ok(page)
 }
 
-/// A verb: how it is called, what it does, its own options, and what its help says beside that.
-fn command(verb: &Command, page: &mut Vec<u8>) -> io::Result<()> {
+/// A verb: how it is called, what it does, its own options, and what its help says beside that; then the verbs below it.
+/// What stands above already is left out.
+fn command(verb: &Command, above: &[clap::Id], page: &mut Vec<u8>) -> io::Result<()> {
     let usage = verb.clone().render_usage().to_string();
     let mut text = heading("SS", usage.trim_start_matches("Usage: "));
     text.text([roman(verb.get_about().map(ToString::to_string).unwrap_or_default())]);
     text.to_writer(page)?;
-    // What every verb takes stands above already.
-    let own = |arg: &clap::Arg| !arg.is_global_set() && !matches!(arg.get_id().as_str(), "help" | "version");
+    let is_above = |arg: &clap::Arg| arg.is_global_set() && above.contains(arg.get_id());
+    let own = |arg: &clap::Arg| !is_above(arg) && !matches!(arg.get_id().as_str(), "help" | "version");
     if verb.get_arguments().any(own) {
         let hidden = verb.clone().mut_args(|arg| if own(&arg) { arg } else { arg.hide(true) });
         let mut options = Vec::new();
@@ -66,7 +67,13 @@ fn command(verb: &Command, page: &mut Vec<u8>) -> io::Result<()> {
         page.extend_from_slice(&options[heading..]);
     }
     page.extend_from_slice(b".PP\n");
-    told(verb, page)
+    told(verb, page)?;
+    let above = [above, &ids(verb)].concat();
+    verb.get_subcommands().filter(|below| below.get_name() != "help").try_for_each(|below| command(below, &above, page))
+}
+
+fn ids(command: &Command) -> Vec<clap::Id> {
+    command.get_arguments().map(|arg| arg.get_id().clone()).collect()
 }
 
 /// The end of the help: examples and the like, line by line as it stands there.

@@ -1,6 +1,9 @@
 //! What is kept for a person instead of being forwarded, because its rule says `review`.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::IpAddr,
+    sync::{Arc, atomic::Ordering},
+};
 
 use http::StatusCode;
 
@@ -10,9 +13,10 @@ use crate::{
     dispatch::App,
     store::{CommitError, Store, Want},
     transaction::{
-        arrival::{Arrival, Arriving, Course, Decision, arrive},
+        arrival::{Arrival, Arriving, Course, Decision, arrive, turned_away},
         history::Reason,
         identity::Identified,
+        lock::LeaseId,
         state::StoredRequest,
     },
 };
@@ -24,6 +28,21 @@ impl<S: Store, A: App> Intake<S, A> {
     /// Whether there is no room to keep one more for a person.
     pub(super) fn keeps_enough(&self) -> bool {
         self.dispatch.store.counts().review >= MOST_KEPT
+    }
+
+    /// Answers that there is no room, and shows a person that there was none: by a sample, the next one only when he has
+    /// dealt with the last.
+    pub(super) async fn turn_away(&self, arrival: Arrival, line: Noted<'_>, why: &str) -> Reply<A::Body> {
+        let sample = self.turned_away.load(Ordering::Relaxed);
+        let now = self.dispatch.clock_now();
+        let view = self.dispatch.store.load(Want::Delivery(LeaseId(sample)), now).await;
+        let next = arrival.id.0;
+        let first = view.is_ok_and(|view| view.deliveries.is_empty())
+            && self.turned_away.compare_exchange(sample, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if first && let Err(error) = self.dispatch.commit(turned_away(arrival, now)).await {
+            tracing::warn!(%error, "what was turned away can't be shown to a person");
+        }
+        self.overflow(line, why)
     }
 
     /// Keeps what can't be trusted, or read. Nobody can say what it is about, so only the same bytes at the same place are

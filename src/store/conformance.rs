@@ -190,6 +190,8 @@ pub(super) async fn a_bound_refuses_newcomers_and_never_what_was_let_in<S: Store
     let third = Change::Put(delivery(3, "a", Phase::Held { until: later(1) }));
     let third = store.commit(Transition { deliveries: vec![third], ..Transition::default() }, T0).await;
     assert!(matches!(third, Err(CommitError::Full)));
+    let for_a_person = Change::Put(delivery(4, "a", WAITS));
+    store.commit(Transition { deliveries: vec![for_a_person], ..Transition::default() }, T0).await.unwrap();
     store.commit(locks(vec![enqueue(8, "x"), enqueue(9, "y")]), T0).await.unwrap();
     assert!(matches!(store.commit(locks(vec![enqueue(10, "z")]), T0).await, Err(CommitError::Full)));
     assert_eq!(store.commit(locks(vec![enqueue(1, "z")]), T0).await.unwrap(), [LeaseId(1)]);

@@ -315,7 +315,8 @@ impl Inner {
                 _ => {}
             }
         }
-        let is_new = |change: &Change| matches!(change, Change::Put(delivery) if delivery.version == 0);
+        // What waits for a person is bounded by who puts it there.
+        let is_new = |change: &Change| matches!(change, Change::Put(delivery) if delivery.version == 0 && delivery.in_review().is_none());
         if self.deliveries.len() >= options.max_leases && transition.deliveries.iter().any(is_new) {
             return Err(CommitError::Full);
         }

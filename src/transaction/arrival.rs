@@ -186,6 +186,18 @@ pub fn arrive(view: &View, arrival: Arrival, now: Timestamp) -> (Decided, Transi
     (Decided { decisions, course, why }, transition)
 }
 
+/// Keeps a sample of what was turned away for want of room. It claims nothing, for its sender keeps it and will send it again.
+#[must_use]
+pub fn turned_away(arrival: Arrival, now: Timestamp) -> Transition {
+    let mut transition = Transition::default();
+    let Some(policy) = arrival.events.first().map(|event| Arc::clone(&event.policy)) else { return transition };
+    let why = Reason::Overflow.told();
+    transition.history =
+        arrival.events.iter().map(|event| arrived(event, Decision::Overflow, why, &arrival, now)).collect();
+    for_a_person(arrival.id, arrival, &policy, Reason::Overflow, now, &mut transition);
+    transition
+}
+
 /// What one event by itself comes to.
 struct Finding {
     decision: Decision,

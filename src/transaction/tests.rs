@@ -857,6 +857,7 @@ fn a_conflict_is_forwarded_and_an_entry_stays_for_a_person() {
     let [entry] = &gate.view.deliveries[..] else { panic!("one entry: {:?}", gate.view.deliveries) };
     assert!(matches!(entry.phase, Phase::Review { reason: Reason::Conflict, .. }));
     let entry = entry.id;
+    assert_eq!(gate.tries(entry, act(Deed::Resend)), Err(Refused::Elsewhere), "it has been forwarded");
     gate.does(entry, act(Deed::Discard));
     assert_eq!(
         gate.comes(&telling(numbered("e1"), "refunded")).1,

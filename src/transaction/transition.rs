@@ -34,6 +34,9 @@ pub enum Refused {
     /// A person wants it sent again, and the app may still be at work on it.
     #[error("the app may still be at work on it: two at a time would be worse than to wait until `quiet` is over")]
     AtWork,
+    /// A person wants it sent again, and it is not this entry that would be sent.
+    #[error("it is here to be looked at: what it tells of goes its own way")]
+    Elsewhere,
     /// A person acts on what he saw, and it is not so any more.
     #[error("it has changed since it was looked at: look again")]
     Changed,
@@ -77,6 +80,11 @@ pub fn apply(view: &View, id: LeaseId, input: Input, now: Timestamp) -> Result<T
         (Input::Ended { .. }, _) => return Err(Refused::Fenced),
         (Input::Act(Act { seen: Some(seen), .. }), _) if seen != delivery.version => return Err(Refused::Changed),
         (Input::Act(Act { deed: Deed::Resend, .. }), Phase::Unknown { .. }) => return Err(Refused::AtWork),
+        // The one was forwarded, and the other's sender keeps it: two would come.
+        (
+            Input::Act(Act { deed: Deed::Resend, .. }),
+            Phase::Review { reason: Reason::Conflict | Reason::Overflow, .. },
+        ) => return Err(Refused::Elsewhere),
         (Input::Act(act), Phase::Unknown { .. } | Phase::Review { .. } | Phase::Retrying { .. }) => step.act(&act),
         (Input::Act(_), _) => return Err(Refused::OutOfTurn),
     }

@@ -48,7 +48,7 @@ fn bash_completes_verbs_options_and_values() {
         let said = shell("bash", &["--norc"], &ask).expect("there is a bash");
         said.lines().map(str::to_owned).collect::<Vec<_>>()
     };
-    assert_eq!(offered(&["oncegate", "ex"]), ["explain"]);
+    assert_eq!(offered(&["oncegate", "expl"]), ["explain"]);
     assert_eq!(offered(&["oncegate", "check", "--eff"]), ["--effective"]);
     assert_eq!(offered(&["oncegate", "explain", "--format", ""]), ["human", "json"]);
     assert_eq!(offered(&["oncegate", "explain", "--provider", "mol"]), ["mollie"]);
@@ -62,7 +62,7 @@ fn fish_completes_verbs_options_and_values() {
         let said = shell("fish", &["--no-config"], &format!("{script}\ncomplete -C '{line}'\n"))?;
         Some(said.lines().filter_map(|line| line.split('\t').next()).map(str::to_owned).collect::<Vec<_>>())
     };
-    let Some(verbs) = offered("oncegate ex") else { return };
+    let Some(verbs) = offered("oncegate expl") else { return };
     assert_eq!(verbs, ["explain"]);
     assert_eq!(offered("oncegate check --eff").unwrap(), ["--effective"]);
     assert_eq!(offered("oncegate explain --provider mol").unwrap(), ["mollie"]);
@@ -116,6 +116,9 @@ fn the_manual_page_tells_every_verb_with_every_option_and_every_example() {
         told.lines().for_each(|line| assert!(page.contains(line), "{line}"));
     }
     assert!(seen > 3);
+    for told in [".SS \"oncegate review settle ", "--reason", "Remember it as accepted"] {
+        assert!(page.contains(told), "a verb below a verb: {told}");
+    }
     let examples = Cli::command().get_after_help().unwrap().to_string();
     examples.lines().for_each(|line| assert!(page.contains(line), "{line}"));
 }

@@ -17,6 +17,7 @@ mod http2;
 mod listener;
 mod papers;
 mod passthrough;
+mod people;
 mod providers;
 mod proxy_protocol;
 mod returns;

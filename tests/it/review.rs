@@ -283,6 +283,33 @@ async fn no_more_than_a_bound_is_kept_for_a_person() {
     assert_eq!((count(&first), count(&rest), &rest["next"]), (200, 56, &Value::Null));
 }
 
+#[tokio::test]
+async fn what_is_turned_away_for_want_of_room_is_shown_by_a_sample_and_comes_again_by_itself() {
+    let app = Office::open().await;
+    let more = format!("admin.token = {{ value = '{TOKEN}' }}\ngateway.max_waiters = 1\n{NINJA}");
+    let gate = Standing::before(&app.url(), &more).await;
+    let mut desk = Desk { gate, app };
+    let first = desk.gate.begin(joined("pi_1", "h1")).await;
+    let visit = desk.app.next().await;
+    for n in 2..5 {
+        let told = desk.gate.ask(joined(&format!("pi_{n}"), &format!("h{n}"))).await;
+        assert_eq!((told.status(), told.decision()), (503, "overflow"), "{told:?}");
+    }
+    let entry = desk.entry().await;
+    assert_eq!((&entry["reason"], &entry["references"]), (&json!("overflow"), &json!(["pi_2"])));
+    assert_eq!(desk.act(id(&entry), "resend", None).await.status(), 409, "its sender keeps it");
+    visit.answer(BRACKETS);
+    assert_eq!(first.await.unwrap().status(), 200);
+    let again = desk.gate.begin(joined("pi_2", "h2")).await;
+    desk.app.next().await.answer(BRACKETS);
+    assert_eq!(again.await.unwrap().decision(), "first");
+    desk.acts(id(&entry), "discard").await;
+    let again = desk.gate.ask(joined("pi_2", "h2")).await;
+    assert_eq!(again.decision(), "replayed", "what came of it stays known");
+    let history = desk.get("/api/v1/transactions?reference=pi_2").await["transactions"][0]["history"].clone();
+    assert_eq!(life(&history), ["overflow", "review", "first", "in_flight", "accepted", "discard", "replayed"]);
+}
+
 // ------------------------------------------------------------------------------------------------ what is seen
 
 #[tokio::test]
