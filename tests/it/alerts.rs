@@ -9,6 +9,7 @@ use std::{
 use crate::{
     support::{
         Office, Standing,
+        authority::Authority,
         office::BRACKETS,
         promql::{Page, promtool},
         standing::{HOOK, NINJA, back, mollie, post},
@@ -19,7 +20,9 @@ use crate::{
 /// A gate's page of figures after all that can happen to callbacks has happened to some.
 pub async fn page_of_a_gate_that_has_worked() -> Page {
     let mut office = Office::open().await;
-    let more = format!("upstream.check_every = '20ms'\n{NINJA}quiet = '20s'\n");
+    let authority = Authority::new();
+    let pair = authority.issue("pay", &["pay.example"]);
+    let more = format!("upstream.check_every = '20ms'\n{NINJA}quiet = '20s'\n{}", pair.table("127.0.0.1:0"));
     let gate = Standing::before(&office.url(), &more).await;
     let first = gate.begin(mollie("tr_1")).await;
     let visit = office.next().await;
@@ -41,6 +44,8 @@ pub async fn page_of_a_gate_that_has_worked() -> Page {
     office.next().await.resets("");
     assert_eq!(broken.await.unwrap().status(), 502);
     gate.until("it is known whether the app is up", || gate.shown("upstream_up").is_some()).await;
+    let certificate = "certificate_expiry_timestamp_seconds{name=\"pay.example\"}";
+    gate.until("the end of its certificate is told", || gate.shown(certificate).is_some()).await;
     Page::parse(&gate.admin("/metrics").await.body)
 }
 
