@@ -6,6 +6,7 @@
 mod api;
 mod body;
 mod guard;
+mod overview;
 mod page;
 mod paper;
 mod readiness;

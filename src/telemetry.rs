@@ -2,6 +2,7 @@
 
 mod escape;
 mod exposition;
+mod figures;
 mod line;
 mod log;
 mod metrics;
@@ -10,6 +11,7 @@ mod process;
 pub use self::{
     escape::{cardless, escaped, outside},
     exposition::Exposition,
+    figures::Figures,
     line::{CALLBACK_TARGET, CallbackLine, log_callback},
     log::{LogFormat, LogGuard, LogOptions, LogSink, dispatcher, start_logging},
     metrics::{

@@ -4,16 +4,21 @@ use std::time::Duration;
 
 use http::{
     HeaderValue, Method, Request, Response, StatusCode,
-    header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, VARY, X_CONTENT_TYPE_OPTIONS},
+    header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, VARY, X_CONTENT_TYPE_OPTIONS},
 };
 
-use super::{Readiness, body::Body};
-use crate::telemetry::{Exposition, Metrics, escaped};
+use super::{Readiness, body::Body, overview};
+use crate::{
+    telemetry::{Exposition, Figures, Metrics, escaped},
+    time::{Clock, SystemClock},
+};
 
 const TEXT: &str = "text/plain; charset=utf-8";
+const HTML: &str = "text/html; charset=utf-8";
 const INDEX: &str = "\
 Oncegate
 
+/          an overview, in a browser
 /metrics   figures, for Prometheus
 /healthz   200 while the process lives
 /readyz    200 while callbacks are taken in and the store can write, with what waits for a person; else 503 with the reasons
@@ -33,7 +38,8 @@ pub(super) fn answer<B>(
         return refusal;
     }
     match request.uri().path() {
-        "/" => text(StatusCode::OK, INDEX.to_owned()),
+        "/" if accepted(request).contains("text/html") => overview(request, metrics, ready),
+        "/" => varying(text(StatusCode::OK, INDEX.to_owned())),
         "/metrics" => figures(request, metrics),
         "/healthz" => text(StatusCode::OK, "ok\n".to_owned()),
         "/readyz" => readiness(ready, waiting, oldest),
@@ -43,7 +49,20 @@ pub(super) fn answer<B>(
 
 fn figures<B>(request: &Request<B>, metrics: &Metrics) -> Response<Body> {
     let exposition = Exposition::wanted(&accepted(request));
-    let mut response = of(StatusCode::OK, exposition.content_type(), metrics.exposed(exposition));
+    varying(of(StatusCode::OK, exposition.content_type(), metrics.exposed(exposition)))
+}
+
+/// For browsers; whoever asks in a shell reads the list of addresses.
+fn overview<B>(request: &Request<B>, metrics: &Metrics, ready: &Readiness) -> Response<Body> {
+    let refresh = request.uri().query() == Some("refresh");
+    let html = overview::html(&Figures::of(metrics), &ready.reasons(), SystemClock.now(), refresh);
+    let mut response = varying(of(StatusCode::OK, HTML, html));
+    response.headers_mut().insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(overview::POLICY));
+    response
+}
+
+/// An answer that depends on what the caller would like to have.
+fn varying(mut response: Response<Body>) -> Response<Body> {
     response.headers_mut().insert(VARY, HeaderValue::from_name(ACCEPT));
     response
 }

@@ -66,6 +66,25 @@ async fn only_reading_is_possible() {
 }
 
 #[tokio::test]
+async fn a_browser_is_shown_an_overview_that_loads_nothing_and_runs_nothing() {
+    let desk = Desk::open(&["gate"]).await;
+    desk.metrics.count_request(RequestKind::Callback);
+    let browse = |path: &str| {
+        let accept = "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+        format!("GET {path} HTTP/1.1\r\nHost: admin\r\n{accept}\r\nConnection: close\r\n\r\n")
+    };
+    let page = desk.say(&browse("/")).await;
+    assert!(page.contains("content-type: text/html; charset=utf-8\r\n") && page.contains("vary: accept\r\n"), "{page}");
+    assert!(page.contains("content-security-policy: default-src 'none'; "), "{page}");
+    assert!(page.contains("gate: has not started yet") && page.contains("<th scope=\"row\">joined</th>"), "{page}");
+    for foreign in ["<script", "src=", "url(", "http-equiv=\"refresh\"", "//"] {
+        assert!(!page.split("\r\n\r\n").nth(1).unwrap().contains(foreign), "{foreign} in {page}");
+    }
+    assert!(desk.say(&browse("/?refresh")).await.contains("http-equiv=\"refresh\""));
+    assert!(desk.ask("GET", "/").await.contains("content-type: text/plain"), "a shell reads text");
+}
+
+#[tokio::test]
 async fn an_endless_head_is_refused() {
     let desk = Desk::open(&[]).await;
     let page = desk.say(&format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(64 * 1024))).await;
