@@ -64,6 +64,7 @@ dt{color:var(--dim);font-size:.9rem}dd{margin:0;font-size:1.5rem;font-variant-nu
 th,td{text-align:left;padding:.3rem .75rem .3rem 0;border-bottom:1px solid var(--line);vertical-align:top}thead th{color:var(--dim);font-weight:500}
 th[scope=row]{font-weight:500}.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 td svg{display:block;width:9rem;height:.7rem;margin-top:.4rem}rect{fill:var(--bar)}
+@media(max-width:42rem){td svg{display:none}td.dim{min-width:12rem}}
 ";
 
 /// Writes the page.
