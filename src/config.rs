@@ -155,7 +155,7 @@ fn preset(user: &[Document], report: &mut Report) -> Option<(&'static str, &'sta
 
 /// Rules and providers come from the user and the preset only; the sample's stand there to be read.
 fn read(preset: Option<&'static str>, mut documents: Vec<Document>, world: &World<'_>, report: &mut Report) -> Config {
-    let providers = provider::read(&documents, world, report);
+    let mut providers = provider::read(&documents, world, report);
     let rules = rules::read(&documents, world, report);
     documents.push(document(Source::Sample, SAMPLE, report));
     let gateway = GatewayOptions::read(&mut Section::open("gateway", &documents, report));
@@ -168,7 +168,9 @@ fn read(preset: Option<&'static str>, mut documents: Vec<Document>, world: &Worl
     let upstream = UpstreamOptions::read(&mut Section::open("upstream", &documents, report));
     let base = windows::base_policy(&upstream);
     report.effective.extend(rules::defaults(&base));
-    windows::check(&rules, &base, world, report);
+    let configured: Vec<_> = providers.iter().map(|options| options.provider).collect();
+    windows::check(&rules, &base, &configured, world, report);
+    providers.iter_mut().for_each(|options| options.at(gateway.public_url.as_deref()));
     Config {
         preset,
         gateway,

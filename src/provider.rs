@@ -1,24 +1,53 @@
 //! The providers: a slice from which configuration keys, metric labels, the docs table and the conformance tests come.
 
 mod amount;
+pub mod authorizenet;
+pub mod btcpay;
+pub mod checkout;
+pub mod coinbase_commerce;
 pub mod contract;
 pub mod extract;
+pub mod flutterwave;
 pub mod generic;
 pub mod gocardless;
+pub mod lemonsqueezy;
 pub mod mollie;
+pub mod paddle;
 pub mod paypal;
+pub mod paystack;
+pub mod razorpay;
 pub mod signature;
+pub mod square;
+pub mod standard_webhooks;
 pub mod stripe;
+pub mod xendit;
 
 use std::{fmt::Write, time::Duration};
 
 use crate::callback::{Alias, Event, State};
-use contract::{Keyring, Provider, Scheme, Unrecognised};
+use contract::{Keyring, Provider, Scheme, SecretKind, Unrecognised};
 use extract::{Found, Place, Places, Reader, decimal};
 
 /// Every provider the gate knows by name.
-pub static PROVIDERS: &[&Provider] =
-    &[&mollie::MOLLIE, &stripe::STRIPE, &paypal::PAYPAL, &gocardless::GOCARDLESS, &generic::GENERIC];
+pub static PROVIDERS: &[&Provider] = &[
+    &mollie::MOLLIE,
+    &stripe::STRIPE,
+    &paypal::PAYPAL,
+    &gocardless::GOCARDLESS,
+    &square::SQUARE,
+    &checkout::CHECKOUT,
+    &btcpay::BTCPAY,
+    &razorpay::RAZORPAY,
+    &paystack::PAYSTACK,
+    &lemonsqueezy::LEMONSQUEEZY,
+    &coinbase_commerce::COINBASE_COMMERCE,
+    &paddle::PADDLE,
+    &flutterwave::FLUTTERWAVE,
+    &xendit::XENDIT,
+    &authorizenet::AUTHORIZENET,
+    &standard_webhooks::STANDARD_WEBHOOKS,
+    &generic::GENERIC,
+];
 
 /// The provider with this name.
 #[must_use]
@@ -213,8 +242,9 @@ pub fn docs_table() -> String {
         "| provider | name in the config | signed | acknowledged by | waits | retries for |\n|---|---|---|---|---|---|\n",
     );
     for p in PROVIDERS {
-        let signed = match p.scheme {
+        let signed = match &p.scheme {
             Scheme::Unsigned => "no",
+            Scheme::Signed(signing) if signing.kinds.first() == Some(&SecretKind::Token) => "a token",
             Scheme::Signed(_) => "yes",
         };
         let body = if p.ack.body.is_empty() { String::new() } else { format!(" `{}`", p.ack.body) };

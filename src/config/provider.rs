@@ -89,6 +89,13 @@ impl fmt::Debug for ProviderOptions {
     }
 }
 
+impl ProviderOptions {
+    /// Tells it the address under which the providers know the gate, for signatures that cover the address.
+    pub fn at(&mut self, public_url: Option<&str>) {
+        self.keyring.settings.public_url = public_url.map(str::to_owned);
+    }
+}
+
 /// Reads every `[provider.NAME]`.
 pub fn read(documents: &[Document], world: &World<'_>, report: &mut Report) -> Vec<ProviderOptions> {
     let mut providers = Vec::new();
@@ -117,7 +124,7 @@ pub fn read(documents: &[Document], world: &World<'_>, report: &mut Report) -> V
 }
 
 /// The keys of a section that only some providers' schemes go by.
-const SETTINGS: [&str; 3] = ["webhook_id", "tolerance", "ca"];
+const SETTINGS: [&str; 4] = ["webhook_id", "notification_url", "tolerance", "ca"];
 
 fn one(provider: &'static Provider, table: &Table, section: &mut Section<'_>, world: &World<'_>) -> ProviderOptions {
     let usual = |bytes: &[u8]| usual_kind(provider, bytes);
@@ -210,6 +217,8 @@ fn settings(scheme: &Scheme, section: &mut Section<'_>, world: &World<'_>) -> Se
     };
     Settings {
         webhook_id: section.find("webhook_id").unwrap_or_default(),
+        notification_url: section.find("notification_url").unwrap_or_default(),
+        public_url: None,
         tolerance: section.find("tolerance"),
         ca: section.find_with("ca", authorities).unwrap_or_default(),
     }

@@ -430,16 +430,16 @@ fn the_preset_keeps_the_lock_for_jobs_that_the_app_defers() {
         ("stripe", "customer.source.updated", 0),
         ("paypal", "CHECKOUT.ORDER.COMPLETED", 2),
         ("paypal", "PAYMENT.CAPTURE.COMPLETED", 0),
+        ("square", "payment.updated", 7),
+        ("square", "refund.updated", 0),
+        ("checkout", "payment_approved", 12),
+        ("checkout", "payment_captured", 0),
         ("gocardless", "payments.confirmed", 0),
         ("generic", "payment_intent.succeeded", 0),
     ] {
         assert_eq!(linger(provider, event_type, true), seconds, "{provider} {event_type}");
         assert_eq!(linger(provider, event_type, false), 0, "{provider} {event_type} unjoined");
     }
-    let joined = Event { aliases: vec![Alias { kind: "payment_hash".into(), value: "x".into() }], ..Event::default() };
-    let by_header = |header| policy(&config, "POST", "/payment_webhook/key/gw", &[header], Some((&GENERIC, &joined)));
-    assert_eq!(by_header("cko-signature").linger.as_secs(), 12);
-    assert_eq!(by_header("x-other").linger.as_secs(), 0);
 }
 
 #[test]
@@ -537,6 +537,20 @@ fn unsafe_windows_are_warned_of() {
     assert!(rule("retention = '1h'")[0].contains("rule[0].retention: mollie delivers again for up to 1day 2h"));
     assert!(rule("hold = '20s'")[0].contains("rule[0].hold: "));
     assert!(rule("hold = '8s'\nlinger = '8s'")[0].contains("make 16s, but mollie waits 15s"));
+}
+
+#[test]
+fn windows_are_compared_with_the_providers_that_one_has() {
+    let told = |text: &str| {
+        let world = World { providers: crate::provider::PROVIDERS, ..world() };
+        let loaded = Loaded::from_text("test.toml", text, &world);
+        loaded.warnings.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(told("preset = 'invoice-ninja'"), Vec::<String>::new(), "the preset is made for all of them");
+    let rule = "[[rule]]\npath = '/x'\nprovider = 'auto'\nhold = '8s'\n";
+    assert_eq!(told(rule), Vec::<String>::new(), "nobody says that one of those comes who wait less");
+    assert!(told(&format!("{rule}[provider.razorpay]\nsecrets = [{{ env = 'A' }}]"))[0].contains("razorpay waits 5s"));
+    assert!(told(&rule.replace("8s", "80s"))[0].contains("make 1m 20s"));
 }
 
 #[test]

@@ -35,6 +35,24 @@ pub fn major(minor: &str, decimals: u8) -> Option<String> {
     decimal(&format!("{sign}{whole}{point}{fraction}"))
 }
 
+/// An amount in minor units of a currency, as ISO 4217 has them, in major ones.
+#[must_use]
+pub fn of(minor: Option<&str>, currency: Option<&str>) -> Option<String> {
+    minor.zip(currency).and_then(|(minor, currency)| major(minor, decimals(currency)))
+}
+
+/// An amount in major units with at least as many decimals as are usual: `121.0` is `121.00`.
+#[must_use]
+pub fn padded(text: &str, decimals: u8) -> Option<String> {
+    let mut amount = decimal(text)?;
+    let known = amount.split_once('.').map_or(0, |(_, fraction)| fraction.len());
+    if known == 0 && decimals > 0 {
+        amount.push('.');
+    }
+    amount.extend(std::iter::repeat_n('0', usize::from(decimals).saturating_sub(known)));
+    Some(amount)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -59,6 +77,20 @@ mod tests {
         ] {
             assert_eq!(major(minor, places).as_deref(), told, "{minor}");
         }
+    }
+
+    #[test]
+    fn decimals_are_filled_up_and_never_cut() {
+        for (text, decimals, told) in [
+            ("121.0", 2, "121.00"),
+            ("121", 2, "121.00"),
+            ("121", 0, "121"),
+            ("121.555", 2, "121.555"),
+            ("0.5", 3, "0.500"),
+        ] {
+            assert_eq!(padded(text, decimals).as_deref(), Some(told));
+        }
+        assert_eq!(padded("1e3", 2), None);
     }
 
     #[test]

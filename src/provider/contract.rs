@@ -103,6 +103,10 @@ pub struct Keyring {
 pub struct Settings {
     /// The names under which the provider knows this endpoint (PayPal).
     pub webhook_id: Vec<String>,
+    /// The addresses that callbacks are sent to, as the provider knows them (Square).
+    pub notification_url: Vec<String>,
+    /// The address under which the providers know the gate.
+    pub public_url: Option<String>,
     /// How old a signature that tells its time may be; the provider's own figure where nothing is said.
     pub tolerance: Option<Duration>,
     /// The authorities to one of which a signing certificate must lead.
@@ -146,6 +150,12 @@ impl Keyring {
         let serving = secrets.iter().filter(|secret| signing.kinds.contains(&secret.kind));
         Ok(Self { keys: serving.map(signing.ready).collect::<Result<_, _>>()?, settings })
     }
+}
+
+/// The named values among these that are there: what tells one event from another (`Event::facts`).
+#[must_use]
+pub fn facts<const N: usize>(told: [(&'static str, Option<&str>); N]) -> Vec<(&'static str, String)> {
+    told.into_iter().filter_map(|(name, value)| Some((name, value?.to_owned()))).collect()
 }
 
 /// An answer of our own.

@@ -220,14 +220,54 @@ impl<'a> Reader<'a> {
         match place {
             Place::Json(path) => self.found(path),
             Place::Body if self.view.body.is_empty() => Found::Absent,
-            Place::Body => Found::One(Cow::Owned(hex(digest::digest(&digest::SHA256, self.view.body).as_ref()))),
-            _ => match self.raw(place) {
-                Raw::Absent => Found::Absent,
-                Raw::Odd(why) => Found::Ambiguous(format!("{place}: {why}")),
-                Raw::Value(bytes) => match utf8(bytes) {
-                    Some(text) => self.judge_encoded(place, text),
-                    None => Found::Ambiguous(format!("{place}: the value is not UTF-8")),
-                },
+            Place::Body => Found::One(Cow::Owned(self.body_digest())),
+            _ => self.judged(place, self.raw(place), matches!(place, Place::Form(_))),
+        }
+    }
+
+    /// The text of a header field, for the file of a provider; none where it is empty.
+    ///
+    /// # Errors
+    ///
+    /// If it can be read in two ways.
+    pub fn header(&self, name: &str) -> Result<Option<Cow<'a, str>>, Unrecognised> {
+        told(self.judged(&format_args!("header:{name}"), self.raw_header(name), false))
+    }
+
+    /// The text of a parameter of the query; none where it is empty.
+    ///
+    /// # Errors
+    ///
+    /// If it can be read in two ways.
+    pub fn query(&self, name: &str) -> Result<Option<Cow<'a, str>>, Unrecognised> {
+        told(self.judged(&format_args!("query:{name}"), self.raw_query(name), false))
+    }
+
+    /// The text of a field of a form; none where it is empty.
+    ///
+    /// # Errors
+    ///
+    /// If it can be read in two ways.
+    pub fn form(&self, name: &str) -> Result<Option<Cow<'a, str>>, Unrecognised> {
+        told(self.judged(&format_args!("form:{name}"), self.raw_form(name), true))
+    }
+
+    /// A digest of the whole body: SHA-256 in hexadecimal.
+    #[must_use]
+    pub fn body_digest(&self) -> String {
+        hex(digest::digest(&digest::SHA256, self.view.body).as_ref())
+    }
+
+    fn judged(&self, place: &dyn fmt::Display, raw: Raw<'a>, form: bool) -> Found<'a> {
+        match raw {
+            Raw::Absent => Found::Absent,
+            Raw::Odd(why) => Found::Ambiguous(format!("{place}: {why}")),
+            Raw::Value(bytes) => match utf8(bytes) {
+                Some(text) if form && self.content.ascii_only && !text.is_ascii() => {
+                    Found::Ambiguous(format!("{place}: the content type names a charset other than UTF-8"))
+                }
+                Some(text) => judge(place, text),
+                None => Found::Ambiguous(format!("{place}: the value is not UTF-8")),
             },
         }
     }
@@ -268,11 +308,9 @@ impl<'a> Reader<'a> {
 
     fn raw(&self, place: &Place) -> Raw<'a> {
         match place {
-            Place::Form(name) => self.form(name),
-            Place::Query(name) => {
-                self.view.uri.query().map_or(Raw::Absent, |query| fields::form(query.as_bytes(), name, self.dialect))
-            }
-            Place::Header(name) => self.header(name),
+            Place::Form(name) => self.raw_form(name),
+            Place::Query(name) => self.raw_query(name),
+            Place::Header(name) => self.raw_header(name),
             Place::Cookie(name) => fields::cookie(self.view.headers, name, self.dialect),
             Place::Path(name) => self
                 .view
@@ -284,7 +322,11 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn form(&self, name: &str) -> Raw<'a> {
+    fn raw_query(&self, name: &str) -> Raw<'a> {
+        self.view.uri.query().map_or(Raw::Absent, |query| fields::form(query.as_bytes(), name, self.dialect))
+    }
+
+    fn raw_form(&self, name: &str) -> Raw<'a> {
         if self.view.body.is_empty() {
             return Raw::Absent;
         }
@@ -309,7 +351,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn header(&self, name: &str) -> Raw<'a> {
+    fn raw_header(&self, name: &str) -> Raw<'a> {
         let mut values = self.view.headers.get_all(name).iter();
         let (first, second) = (values.next(), values.next());
         // Behind CGI and FastCGI `X_Id` and `X-Id` are the same variable.
@@ -349,12 +391,14 @@ impl<'a> Reader<'a> {
             _ => Err("JSON under another content type"),
         }
     }
+}
 
-    fn judge_encoded(&self, place: &Place, text: Cow<'a, str>) -> Found<'a> {
-        if matches!(place, Place::Form(_)) && self.content.ascii_only && !text.is_ascii() {
-            return Found::Ambiguous(format!("{place}: the content type names a charset other than UTF-8"));
-        }
-        judge(place, text)
+/// What was told, if it is clear.
+fn told(found: Found<'_>) -> Result<Option<Cow<'_, str>>, Unrecognised> {
+    match found {
+        Found::One(text) => Ok(Some(text)),
+        Found::Absent | Found::Empty => Ok(None),
+        Found::Ambiguous(why) => Err(Unrecognised(why)),
     }
 }
 

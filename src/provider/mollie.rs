@@ -10,7 +10,7 @@ use http::{Method, StatusCode};
 
 use super::{
     amount,
-    contract::{Ack, Keyring, Provider, Scheme, SecretKind, Signing, Unrecognised},
+    contract::{Ack, Keyring, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
     extract::{Found, Place, Reader, Value, decimal},
     signature::{self, BodyMac},
 };
@@ -122,10 +122,7 @@ fn next_generation(json: Value<'_>) -> Result<Event, Unrecognised> {
         event_id: Some(json.get("id").needed()?.into_owned()),
         state,
         detail,
-        facts: [("type", Some(kind.as_str())), ("status", status.as_deref()), ("amount", amount.as_deref())]
-            .into_iter()
-            .filter_map(|(name, value)| Some((name, value?.to_owned())))
-            .collect(),
+        facts: facts([("type", Some(&kind)), ("status", status.as_deref()), ("amount", amount.as_deref())]),
         event_type: Some(kind),
         amount,
         currency,

@@ -2,12 +2,11 @@
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
-use base64::{Engine, prelude::BASE64_STANDARD as BASE64};
 use http::StatusCode;
 
 use super::{
     amount,
-    contract::{Ack, Keyring, Provider, Scheme, SecretKind, Signing, Unrecognised},
+    contract::{Ack, Keyring, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
     extract::{Reader, Value, decimal},
     signature,
 };
@@ -63,7 +62,6 @@ fn events(json: Value<'_>) -> Result<Vec<Event>, Unrecognised> {
         let money = payment.object.get("amount").or(payment.object.get("dispute_amount"));
         let value = money.get("value").or(money.get("total")).amount()?;
         let currency = money.get("currency_code").or(money.get("currency")).text()?;
-        let facts = [("type", Some(&*kind)), ("status", status.as_deref()), ("amount", value.as_deref())];
         Ok(Event {
             reference: payment.reference,
             event_id: Some(id.clone().into_owned()),
@@ -73,7 +71,7 @@ fn events(json: Value<'_>) -> Result<Vec<Event>, Unrecognised> {
             amount: value.as_deref().and_then(decimal),
             currency: currency.as_deref().and_then(amount::currency),
             aliases: order(&kind, resource)?.into_iter().collect(),
-            facts: facts.into_iter().filter_map(|(name, value)| Some((name, value?.to_owned()))).collect(),
+            facts: facts([("type", Some(&*kind)), ("status", status.as_deref()), ("amount", value.as_deref())]),
         })
     };
     payments(&kind, resource)?.into_iter().map(made).collect()
@@ -174,7 +172,7 @@ fn check(reader: &Reader<'_>, keyring: &Keyring, now: Timestamp) -> Signature {
     if view.header(AUTH_ALGO).is_some_and(|algorithm| !algorithm.eq_ignore_ascii_case("SHA256withRSA")) {
         return Signature::Invalid;
     }
-    let Ok(tag) = BASE64.decode(tag.trim()) else { return Signature::Invalid };
+    let Some(tag) = signature::base64(tag.trim()) else { return Signature::Invalid };
     let sum = crc32fast::hash(view.body);
     let valid = keyring.settings.webhook_id.iter().any(|webhook_id| {
         let message = format!("{id}|{time}|{webhook_id}|{sum}");

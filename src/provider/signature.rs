@@ -4,6 +4,7 @@ mod certificate;
 
 use std::{fmt, time::Duration};
 
+use base64::{Engine, prelude::BASE64_STANDARD as BASE64};
 use http::HeaderMap;
 use ring::{hmac, signature};
 
@@ -11,7 +12,10 @@ use super::{
     contract::{Keyring, Secret, SecretKind, Settings},
     extract::Reader,
 };
-use crate::{callback::Signature, time::Timestamp};
+use crate::{
+    callback::{RequestView, Signature},
+    time::Timestamp,
+};
 
 pub use certificate::{Certificate, RsaKey};
 
@@ -29,6 +33,8 @@ pub enum VerifyingKey {
     Rsa(RsaKey),
     /// A certificate with its public key, and those that vouch for it.
     Certificate(Certificate),
+    /// A public key of Ed25519.
+    Ed25519([u8; 32]),
 }
 
 impl fmt::Debug for VerifyingKey {
@@ -37,6 +43,7 @@ impl fmt::Debug for VerifyingKey {
             Self::Mac(_) => "Mac(***)",
             Self::Text(_) => "Text(***)",
             Self::Rsa(_) => "Rsa(…)",
+            Self::Ed25519(_) => "Ed25519(…)",
             Self::Certificate(_) => "Certificate(…)",
         })
     }
@@ -48,7 +55,37 @@ impl fmt::Debug for VerifyingKey {
 ///
 /// None.
 pub fn sha256(secret: &Secret) -> Result<VerifyingKey, &'static str> {
-    Ok(VerifyingKey::Mac(hmac::Key::new(hmac::HMAC_SHA256, secret.expose())))
+    Ok(mac(hmac::HMAC_SHA256, secret.expose()))
+}
+
+/// The secret, as it is written, for HMAC-SHA512.
+///
+/// # Errors
+///
+/// None.
+pub fn sha512(secret: &Secret) -> Result<VerifyingKey, &'static str> {
+    Ok(mac(hmac::HMAC_SHA512, secret.expose()))
+}
+
+/// The secret, as it is written, for who compares it or hashes it in a way of his own.
+///
+/// # Errors
+///
+/// None.
+pub fn text(secret: &Secret) -> Result<VerifyingKey, &'static str> {
+    Ok(VerifyingKey::Text(secret.expose().into()))
+}
+
+/// The key of a keyed hash.
+#[must_use]
+pub fn mac(algorithm: hmac::Algorithm, key: &[u8]) -> VerifyingKey {
+    VerifyingKey::Mac(hmac::Key::new(algorithm, key))
+}
+
+/// The bytes that a text in base64 spells.
+#[must_use]
+pub fn base64(text: &str) -> Option<Vec<u8>> {
+    BASE64.decode(text).ok()
 }
 
 /// A public key or a certificate, in PEM.
@@ -84,6 +121,14 @@ impl Tag {
             *byte = digit(*high)? << 4 | digit(*low)?;
         }
         Some(Self { bytes, length: pairs.len() })
+    }
+
+    /// The bytes that a text in base64 spells.
+    #[must_use]
+    pub fn base64(text: &str) -> Option<Self> {
+        let mut bytes = [0; 64];
+        let length = BASE64.decode_slice(text, &mut bytes).ok()?;
+        Some(Self { bytes, length })
     }
 
     /// The tag itself.
@@ -127,11 +172,11 @@ pub fn any_rsa(keys: &[VerifyingKey], settings: &Settings, message: &[u8], tag: 
             certificate.is_good(&settings.ca, now)
                 && certificate.key().verifies(&signature::RSA_PKCS1_2048_8192_SHA256, message, tag)
         }
-        VerifyingKey::Mac(_) | VerifyingKey::Text(_) => false,
+        VerifyingKey::Mac(_) | VerifyingKey::Text(_) | VerifyingKey::Ed25519(_) => false,
     })
 }
 
-/// A keyed hash of the body, in hexadecimal in a header field of its own.
+/// A keyed hash of the body in a header field of its own.
 pub struct BodyMac {
     /// The field; it may stand there several times while a secret is changed.
     pub header: &'static str,
@@ -147,9 +192,29 @@ impl BodyMac {
         if !view.headers.contains_key(self.header) {
             return Signature::Absent;
         }
-        let tags = lines(view.headers, self.header).filter_map(|tag| Tag::hex(tag.trim().strip_prefix(self.prefix)?));
-        judged(any_mac(&keyring.keys, &[view.body], &tags.take(MAX_TAGS).collect::<Vec<_>>()))
+        let told = lines(view.headers, self.header).filter_map(|tag| tag.trim().strip_prefix(self.prefix));
+        judged(any_mac(&keyring.keys, &[view.body], &tags(told.filter_map(Tag::hex))))
     }
+}
+
+/// As many tags as a rotation may bring.
+pub fn tags(told: impl Iterator<Item = Tag>) -> Vec<Tag> {
+    told.take(MAX_TAGS).collect()
+}
+
+/// Whether a header field repeats one of the secrets.
+#[must_use]
+pub fn token(view: &RequestView<'_>, header: &str, keyring: &Keyring) -> Signature {
+    if !view.headers.contains_key(header) {
+        return Signature::Absent;
+    }
+    judged(view.header(header).is_some_and(|told| any_text(&keyring.keys, told.as_bytes())))
+}
+
+/// Whether this is one of the secrets.
+#[must_use]
+pub fn any_text(keys: &[VerifyingKey], told: &[u8]) -> bool {
+    keys.iter().fold(false, |valid, key| valid | matches!(key, VerifyingKey::Text(secret) if same(secret, told)))
 }
 
 /// The readable lines of a header field.
@@ -169,12 +234,21 @@ pub fn values<'l>(line: &'l str, separator: char, name: &'l str) -> impl Iterato
     named.filter(move |(key, _)| *key == name).map(|(_, value)| value).take(MAX_TAGS)
 }
 
+/// Whether a signature was made at a second that is near, before or after: for who wants it so.
+#[must_use]
+pub fn is_near(second: &str, tolerance: Duration, now: Timestamp) -> bool {
+    made_at(second).is_some_and(|made| now.since(made) <= tolerance && made.since(now) <= tolerance)
+}
+
+fn made_at(second: &str) -> Option<Timestamp> {
+    second.parse::<u64>().ok().and_then(|second| second.checked_mul(1000)).map(Timestamp::from_millis)
+}
+
 /// Whether a signature that was made at this second is not too old. One from the future is never too old: somebody's
 /// clock is wrong, and the secret made it all the same.
 #[must_use]
 pub fn is_fresh(second: &str, tolerance: Duration, now: Timestamp) -> bool {
-    let made = second.parse::<u64>().ok().and_then(|second| second.checked_mul(1000)).map(Timestamp::from_millis);
-    made.is_some_and(|made| now.since(made) <= tolerance)
+    made_at(second).is_some_and(|made| now.since(made) <= tolerance)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use http::StatusCode;
 
 use super::{
     amount,
-    contract::{Ack, Keyring, Provider, Scheme, SecretKind, Signing, Unrecognised},
+    contract::{Ack, Keyring, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
     extract::{Reader, Value},
     signature::{self, Tag},
 };
@@ -70,10 +70,7 @@ fn event(json: Value<'_>) -> Result<Event, Unrecognised> {
         event_id: Some(json.get("id").needed()?.into_owned()),
         state,
         detail,
-        facts: [("type", Some(kind.as_str())), ("status", status.as_deref()), ("minor", minor.as_deref())]
-            .into_iter()
-            .filter_map(|(name, value)| Some((name, value?.to_owned())))
-            .collect(),
+        facts: facts([("type", Some(&kind)), ("status", status.as_deref()), ("minor", minor.as_deref())]),
         event_type: Some(kind),
         amount,
         currency,
@@ -157,7 +154,7 @@ fn check(reader: &Reader<'_>, keyring: &Keyring, now: Timestamp) -> Signature {
     };
     let mut times = signature::values(line, ',', "t");
     let (Some(time), None) = (times.next(), times.next()) else { return Signature::Invalid };
-    let tags: Vec<Tag> = signature::values(line, ',', "v1").filter_map(Tag::hex).collect();
+    let tags = signature::tags(signature::values(line, ',', "v1").filter_map(Tag::hex));
     let fresh = signature::is_fresh(time, keyring.settings.tolerance.unwrap_or(TOLERANCE), now);
     signature::judged(signature::any_mac(&keyring.keys, &[time.as_bytes(), b".", view.body], &tags) && fresh)
 }

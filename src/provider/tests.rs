@@ -1,6 +1,11 @@
 //! Laws over every provider of the slice, and what the rule's places add.
 
-use std::{collections::BTreeSet, fs, path::PathBuf};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fs,
+    path::PathBuf,
+    sync::LazyLock,
+};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use proptest::prelude::*;
@@ -105,9 +110,25 @@ fn keyring(p: &Provider, expected: &Value) -> Keyring {
         Secret::new(kind, value)
     };
     let secrets: Vec<_> = expected["secrets"].as_array().into_iter().flatten().map(secret).collect();
-    let webhook_id = expected["webhook_id"].as_str().map(str::to_owned).into_iter().collect();
-    Keyring::new(&p.scheme, &secrets, Settings { webhook_id, ..Settings::default() }).unwrap()
+    let told = |key: &str| expected[key].as_str().map(str::to_owned);
+    let settings = Settings {
+        webhook_id: told("webhook_id").into_iter().collect(),
+        notification_url: told("notification_url").into_iter().collect(),
+        public_url: told("public_url"),
+        ..Settings::default()
+    };
+    Keyring::new(&p.scheme, &secrets, settings).unwrap()
 }
+
+fn expected(p: &Provider) -> Value {
+    serde_json::from_slice(&fs::read(fixtures(p.name).join("expect.json")).unwrap()).unwrap()
+}
+
+/// Those of all providers, by name.
+static KEYRINGS: LazyLock<HashMap<&str, Keyring>> = LazyLock::new(|| {
+    let known = PROVIDERS.iter().filter(|p| p.name != "generic").map(|p| (p.name, keyring(p, &expected(p))));
+    known.chain([("generic", Keyring::default())]).collect()
+});
 
 fn at(expected: &Value) -> Timestamp {
     expected["at"].as_u64().map_or_else(Timestamp::default, |second| Timestamp::from_millis(second * 1000))
@@ -117,8 +138,8 @@ fn at(expected: &Value) -> Timestamp {
 fn every_provider_reads_its_fixtures_as_expected() {
     for p in PROVIDERS.iter().filter(|p| p.name != "generic") {
         let folder = fixtures(p.name);
-        let all: Value = serde_json::from_slice(&fs::read(folder.join("expect.json")).unwrap()).unwrap();
-        let keyring = keyring(p, &all);
+        let all = expected(p);
+        let keyring = &KEYRINGS[p.name];
         let files = all["files"].as_object().unwrap();
         let there =
             fs::read_dir(&folder).unwrap().filter(|f| f.as_ref().unwrap().path().extension().unwrap() == "http");
@@ -127,22 +148,22 @@ fn every_provider_reads_its_fixtures_as_expected() {
             let mut request = parse(&fs::read(folder.join(file)).unwrap());
             let file = format!("{}/{file}", p.name);
             for dialect in [Dialect::Strict, Dialect::Php] {
-                reads_as_expected(p, &request, dialect, expected, &keyring, &file);
+                reads_as_expected(p, &request, dialect, expected, keyring, &file);
             }
             let now = if expected["at"].is_null() { at(&all) } else { at(expected) };
             let check = |request: &Request, keyring: &Keyring| {
                 p.scheme.check(&Reader::new(&request.view(), Dialect::Strict), keyring, now)
             };
-            let signature = check(&request, &keyring);
+            let signature = check(&request, keyring);
             assert_eq!(signature.as_str(), expected["signature"], "{file}");
             assert_eq!(check(&request, &Keyring::default()), Signature::Unchecked, "{file}: without a secret");
             if signature == Signature::Valid && all["body_is_signed"] != false {
                 request.body.push(b' ');
-                assert_eq!(check(&request, &keyring), Signature::Invalid, "{file}: one byte more");
+                assert_eq!(check(&request, keyring), Signature::Invalid, "{file}: one byte more");
                 request.body.pop();
                 let middle = request.body.len() / 2;
                 request.body[middle] ^= 1;
-                assert_eq!(check(&request, &keyring), Signature::Invalid, "{file}: one bit other");
+                assert_eq!(check(&request, keyring), Signature::Invalid, "{file}: one bit other");
             }
         }
     }
@@ -203,6 +224,25 @@ fn a_secret_of_another_kind_does_not_count() {
 /// Whose callback it is taken for.
 fn whose(request: &Request) -> Option<&'static str> {
     recognise(&Reader::new(&request.view(), Dialect::Strict)).map(|p| p.name)
+}
+
+#[test]
+fn what_might_be_one_or_another_is_nobodys_and_a_mark_decides() {
+    // A Stripe event that has what Checkout.com's and PayPal's have as well.
+    let object = r#""object":"event","id":"evt_1","type":"x","data":{"id":"pay_1","object":{}}"#;
+    let both = format!(r#"{{{object},"created_on":"x"}}"#);
+    let json = ("content-type", "application/json");
+    let with =
+        |marks: &[(&str, &str)], body: &str| whose(&Request::new(Method::POST, "/", &[&[json], marks].concat(), body));
+    assert_eq!(with(&[], &format!("{{{object}}}")), Some("stripe"));
+    assert_eq!(with(&[], &both), None);
+    assert_eq!(with(&[("cko-signature", "x")], &both), Some("checkout"));
+    assert_eq!(with(&[("stripe-signature", "x")], &both), Some("stripe"));
+    assert_eq!(with(&[("stripe-signature", "x"), ("cko-signature", "x")], &both), None);
+    // A mark alone tells whose signature has to fit; two tell nothing.
+    assert_eq!(with(&[("stripe-signature", "x")], "{}"), Some("stripe"));
+    assert_eq!(with(&[("stripe-signature", "x"), ("cko-signature", "x")], "{}"), None);
+    assert_eq!(with(&[("stripe-signature", "x")], &format!("{{{object}")), Some("stripe"), "though it is cut");
 }
 
 #[test]
@@ -324,8 +364,10 @@ proptest! {
     ) {
         let method = if get { Method::GET } else { Method::POST };
         let mut request = Request::new(method, "/?id=1", &[("content-type", content_type)], body);
-        request.headers.insert("x-mollie-signature", HeaderValue::from_bytes(signature.as_bytes()).unwrap());
-        let secret = Secret::new(SecretKind::Hmac, *b"secret");
+        let signature = HeaderValue::from_bytes(signature.as_bytes()).unwrap();
+        for mark in PROVIDERS.iter().flat_map(|p| p.marks) {
+            request.headers.insert(*mark, signature.clone());
+        }
         let _ = whose(&request);
         for p in PROVIDERS {
             for dialect in [Dialect::Strict, Dialect::Php] {
@@ -333,9 +375,9 @@ proptest! {
                     prop_assert!(!events.is_empty() && events.iter().all(|event| !event.reference.is_empty()));
                 }
             }
-            let keyring = Keyring::new(&p.scheme, std::slice::from_ref(&secret), Settings::default()).unwrap();
+            let keyring = &KEYRINGS[p.name];
             let reader = Reader::new(&request.view(), Dialect::Strict);
-            let verdict = p.scheme.check(&reader, &keyring, Timestamp::default());
+            let verdict = p.scheme.check(&reader, keyring, Timestamp::default());
             prop_assert_ne!(verdict, Signature::Valid);
         }
     }

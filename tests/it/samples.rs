@@ -30,8 +30,10 @@ fn config(name: &str, folder: &Path, expected: &Value) -> String {
     });
     let secrets: Vec<_> = values.chain(keys).collect();
     let _ = writeln!(config, "secrets = [{}]", secrets.join(", "));
-    if let Some(id) = expected["secrets"]["primary"]["webhook_id"].as_str() {
-        let _ = writeln!(config, "webhook_id = {id:?}");
+    for key in ["webhook_id", "notification_url"] {
+        if let Some(value) = expected["secrets"]["primary"][key].as_str() {
+            let _ = writeln!(config, "{key} = {value:?}");
+        }
     }
     config
 }

@@ -1,0 +1,92 @@
+//! Razorpay: signed events that carry whole entities; the event's id stands in a header field, which is not signed.
+
+use std::{borrow::Cow, sync::Arc, time::Duration};
+
+use http::StatusCode;
+
+use super::{
+    amount,
+    contract::{Ack, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
+    extract::Reader,
+    signature::{self, BodyMac},
+};
+use crate::callback::{Alias, Event, State};
+
+/// The declaration.
+pub static RAZORPAY: Provider = Provider {
+    name: "razorpay",
+    title: "Razorpay",
+    marks: &[SIGNATURE.header],
+    recognise,
+    scheme: Scheme::Signed(Signing {
+        kinds: &[SecretKind::Hmac],
+        settings: &[],
+        ready: signature::sha256,
+        check: |reader, keyring, _| SIGNATURE.check(reader, keyring),
+    }),
+    events: |reader, _| Ok(vec![event(reader)?]),
+    ack: Ack::empty(StatusCode::OK),
+    refusal: 400,
+    answer_limit: Duration::from_secs(5),
+    retry_span: Duration::from_secs(24 * 3600),
+    sources: &[
+        "https://razorpay.com/docs/webhooks/best-practices/",
+        "https://razorpay.com/docs/webhooks/validate-test/",
+        "https://razorpay.com/docs/webhooks/payments/",
+    ],
+};
+
+const SIGNATURE: BodyMac = BodyMac { header: "x-razorpay-signature", prefix: "" };
+const EVENT_ID: &str = "x-razorpay-event-id";
+
+fn recognise(reader: &Reader<'_>) -> bool {
+    let json = reader.json();
+    json.get("entity").is("event") && json.get("event").is_there() && json.get("payload").is_object()
+}
+
+fn event(reader: &Reader<'_>) -> Result<Event, Unrecognised> {
+    let json = reader.json();
+    let kind = json.get("event").needed()?.into_owned();
+    let payload = json.get("payload");
+    let [payment, refund, dispute] = ["payment", "refund", "dispute"].map(|name| payload.at([name, "entity"]));
+    // What is no payment and belongs to none goes by its own id.
+    let contained = json.get("contains").items()?.next().map_or(Ok(None), |first| first.text())?.unwrap_or_default();
+    let other = payload.at([&*contained, "entity"]);
+    let subject = [refund, dispute, payment].into_iter().find(|entity| entity.is_object()).unwrap_or(other);
+    let reference = refund.get("payment_id").or(dispute.get("payment_id")).or(payment.get("id")).or(other.get("id"));
+    let status = subject.get("status").text()?;
+    let minor = subject.get("amount").amount()?;
+    let currency = subject.get("currency").text()?.and_then(|code| amount::currency(&code));
+    let part = if refund.is_object() || dispute.is_object() { subject.get("id").text()? } else { None };
+    let order = payment.get("order_id").text()?;
+    let alias = |order: String| Alias { kind: Arc::from("razorpay_order"), value: order };
+    let state = state(&kind);
+    Ok(Event {
+        reference: reference.needed()?.into_owned(),
+        event_id: reader.header(EVENT_ID)?.map(Cow::into_owned),
+        state,
+        detail: if state.is_none() { status.as_deref().map(str::to_owned) } else { None },
+        facts: facts([
+            ("type", Some(&kind)),
+            ("status", status.as_deref()),
+            ("part", part.as_deref()),
+            ("minor", minor.as_deref()),
+        ]),
+        event_type: Some(kind),
+        amount: amount::of(minor.as_deref(), currency.as_deref()),
+        currency,
+        aliases: order.map(|order| alias(order.into_owned())).into_iter().collect(),
+    })
+}
+
+fn state(kind: &str) -> Option<State> {
+    Some(match kind {
+        "payment.authorized" => State::Pending,
+        "payment.captured" | "order.paid" | "payment_link.paid" | "invoice.paid" => State::Paid,
+        "payment.failed" => State::Failed,
+        "payment_link.cancelled" | "payment_link.expired" | "invoice.expired" => State::Cancelled,
+        "refund.processed" => State::Refunded,
+        "payment.dispute.created" | "payment.dispute.lost" => State::ChargedBack,
+        _ => return None,
+    })
+}
