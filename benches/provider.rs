@@ -86,7 +86,8 @@ fn fixture(provider: &Provider) -> Option<(Request, Keyring, Timestamp)> {
     let files: Vec<_> = all["files"].as_object()?.iter().collect();
     let (file, expected) = files.iter().find(good).or(files.first())?;
     let secret = |secret: &Value| {
-        let kinds = [SecretKind::Basic, SecretKind::PublicKey, SecretKind::Certificate, SecretKind::Token];
+        let kinds =
+            [SecretKind::Basic, SecretKind::PublicKey, SecretKind::Certificate, SecretKind::ApiKey, SecretKind::Token];
         let kind = kinds.into_iter().find(|kind| kind.as_str() == secret["kind"]).unwrap_or(SecretKind::Hmac);
         let value = secret["value"].as_str().map(|value| value.as_bytes().to_vec());
         Secret::new(

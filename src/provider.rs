@@ -1,25 +1,38 @@
 //! The providers: a slice from which configuration keys, metric labels, the docs table and the conformance tests come.
 
+pub mod adyen;
+pub mod alipay;
 mod amount;
 pub mod authorizenet;
+pub mod blockonomics;
+pub mod braintree;
 pub mod btcpay;
 pub mod checkout;
 pub mod coinbase_commerce;
 pub mod contract;
+pub mod eway;
 pub mod extract;
 pub mod flutterwave;
 pub mod generic;
 pub mod gocardless;
+pub mod klarna;
 pub mod lemonsqueezy;
+pub mod mercadopago;
+pub mod midtrans;
 pub mod mollie;
 pub mod paddle;
+pub mod payfast;
 pub mod paypal;
 pub mod paystack;
+pub mod payu;
+pub mod przelewy24;
 pub mod razorpay;
 pub mod signature;
 pub mod square;
 pub mod standard_webhooks;
 pub mod stripe;
+pub mod unionpay;
+pub mod wechatpay_v3;
 pub mod xendit;
 
 use std::{fmt::Write, time::Duration};
@@ -45,6 +58,19 @@ pub static PROVIDERS: &[&Provider] = &[
     &flutterwave::FLUTTERWAVE,
     &xendit::XENDIT,
     &authorizenet::AUTHORIZENET,
+    &braintree::BRAINTREE,
+    &adyen::ADYEN,
+    &payfast::PAYFAST,
+    &blockonomics::BLOCKONOMICS,
+    &eway::EWAY,
+    &midtrans::MIDTRANS,
+    &mercadopago::MERCADOPAGO,
+    &klarna::KLARNA,
+    &przelewy24::PRZELEWY24,
+    &payu::PAYU,
+    &alipay::ALIPAY,
+    &wechatpay_v3::WECHATPAY_V3,
+    &unionpay::UNIONPAY,
     &standard_webhooks::STANDARD_WEBHOOKS,
     &generic::GENERIC,
 ];

@@ -22,6 +22,7 @@ mod fields;
 mod json;
 mod multipart;
 mod value;
+mod xml;
 
 use std::{borrow::Cow, cell::OnceCell, fmt, str::FromStr, sync::Arc};
 
@@ -29,6 +30,7 @@ use ring::digest;
 
 pub use json::JsonPath;
 pub use value::Value;
+pub use xml::Elements;
 
 use crate::callback::RequestView;
 use content::{Content, Kind};
@@ -181,6 +183,9 @@ enum Raw<'a> {
     Odd(&'static str),
 }
 
+/// A name and its value, decoded.
+pub type Field<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
+
 /// Reads one request, for the provider and for the places of rules; a JSON body is parsed once, when first asked for.
 pub struct Reader<'a> {
     view: RequestView<'a>,
@@ -250,6 +255,18 @@ impl<'a> Reader<'a> {
     /// If it can be read in two ways.
     pub fn form(&self, name: &str) -> Result<Option<Cow<'a, str>>, Unrecognised> {
         told(self.judged(&format_args!("form:{name}"), self.raw_form(name), true))
+    }
+
+    /// Every field of a form, decoded, in the order in which they stand there; none where the body is no such form.
+    #[must_use]
+    pub fn fields(&self) -> Vec<Field<'a>> {
+        if self.content.kind == Kind::Form && self.fills_form() { fields::all(self.view.body) } else { Vec::new() }
+    }
+
+    /// Every parameter of the query, decoded, in the order in which they stand there.
+    #[must_use]
+    pub fn parameters(&self) -> Vec<Field<'a>> {
+        self.view.uri.query().map_or_else(Vec::new, |query| fields::all(query.as_bytes()))
     }
 
     /// A digest of the whole body: SHA-256 in hexadecimal.

@@ -48,7 +48,9 @@ const AUTH_ALGO: &str = "paypal-auth-algo";
 fn recognise(reader: &Reader<'_>) -> bool {
     let json = reader.json();
     let named = ["id", "event_type", "resource_type", "create_time"].iter().all(|name| json.get(name).is_there());
-    named && json.get("resource").is_object()
+    let resource = json.get("resource");
+    // WeChat Pay's looks alike from outside, but is sealed.
+    named && resource.is_object() && !resource.get("ciphertext").is_there()
 }
 
 /// One event, save where an order tells of several captures: each of them is a payment.

@@ -6,7 +6,7 @@ use std::{fmt, time::Duration};
 
 use base64::{Engine, prelude::BASE64_STANDARD as BASE64};
 use http::HeaderMap;
-use ring::{hmac, signature};
+use ring::{digest, hmac, signature};
 
 use super::{
     contract::{Keyring, Secret, SecretKind, Settings},
@@ -195,6 +195,49 @@ impl BodyMac {
         let told = lines(view.headers, self.header).filter_map(|tag| tag.trim().strip_prefix(self.prefix));
         judged(any_mac(&keyring.keys, &[view.body], &tags(told.filter_map(Tag::hex))))
     }
+}
+
+/// A hash without a key of its own: schemes that use one put the secret beside what they say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hash {
+    /// Broken for other ends; here whoever does not know the secret still can't make one.
+    Md5,
+    /// SHA-256.
+    Sha256,
+    /// SHA-384.
+    Sha384,
+    /// SHA-512.
+    Sha512,
+}
+
+impl Hash {
+    /// The hash of these parts, one behind the other.
+    #[must_use]
+    pub fn of(self, parts: &[&[u8]]) -> Vec<u8> {
+        let algorithm = match self {
+            Self::Md5 => return md5::compute(parts.concat()).to_vec(),
+            Self::Sha256 => &digest::SHA256,
+            Self::Sha384 => &digest::SHA384,
+            Self::Sha512 => &digest::SHA512,
+        };
+        let mut context = digest::Context::new(algorithm);
+        parts.iter().for_each(|part| context.update(part));
+        context.finish().as_ref().to_vec()
+    }
+}
+
+/// Whether any secret makes this tag.
+pub fn any_hash(keys: &[VerifyingKey], tag: &Tag, made: impl Fn(&[u8]) -> Vec<u8>) -> bool {
+    keys.iter().fold(false, |valid, key| match key {
+        VerifyingKey::Text(secret) => valid | same(&made(secret), tag.bytes()),
+        _ => valid,
+    })
+}
+
+/// Bytes in lower-case hexadecimal.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// As many tags as a rotation may bring.

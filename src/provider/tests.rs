@@ -99,8 +99,14 @@ fn parse(bytes: &[u8]) -> Request {
 
 /// What the fixtures of a provider are signed with.
 fn keyring(p: &Provider, expected: &Value) -> Keyring {
-    let kinds =
-        [SecretKind::Hmac, SecretKind::Basic, SecretKind::PublicKey, SecretKind::Certificate, SecretKind::Token];
+    let kinds = [
+        SecretKind::Hmac,
+        SecretKind::Basic,
+        SecretKind::PublicKey,
+        SecretKind::Certificate,
+        SecretKind::ApiKey,
+        SecretKind::Token,
+    ];
     let secret = |secret: &Value| {
         let kind = kinds.into_iter().find(|kind| kind.as_str() == secret["kind"]).unwrap();
         let value = match (secret["value"].as_str(), secret["file"].as_str()) {

@@ -20,9 +20,11 @@ fn samples() -> PathBuf {
 /// A configuration with the secrets of a provider's samples.
 fn config(name: &str, folder: &Path, expected: &Value) -> String {
     let mut config = format!("log.callbacks = false\n[provider.{name}]\n");
-    let values = expected["secrets"].as_object().into_iter().flatten().filter_map(|(_, secret)| {
-        let value = secret["value"].as_str()?;
-        Some(format!("{{ value = {} }}", json!(value)))
+    let values = expected["secrets"].as_object().into_iter().flatten().flat_map(|(_, secret)| {
+        let written = |key: &str, kind: &str| Some(format!("{{ value = {}{kind} }}", json!(secret[key].as_str()?)));
+        // Two of them have what signs under names of their own.
+        let private = written("private_key", "");
+        [written("value", ""), private, written("apiv3_key", ", kind = \"api_key\"")].into_iter().flatten()
     });
     let keys = std::fs::read_dir(folder.join("keys")).into_iter().flatten().map(|entry| {
         let path = entry.unwrap().path();

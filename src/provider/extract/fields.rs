@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use http::{HeaderMap, header};
 use percent_encoding::percent_decode;
 
-use super::{Dialect, Raw};
+use super::{Dialect, Field, Raw};
 
 /// PHP's `max_input_vars`; what stands beyond it is read by some and not by others.
 const MAX_FIELDS: usize = 1000;
@@ -35,6 +35,16 @@ pub(super) fn form<'a>(raw: &'a [u8], name: &str, dialect: Dialect) -> Raw<'a> {
         Sight::Value(value) if dialect == Dialect::Strict && !well_encoded(value) => Raw::Odd(ENCODING),
         Sight::Value(value) => Raw::Value(unplus(value)),
     }
+}
+
+/// Every field of a form or a query, decoded, and none where there are too many.
+pub(super) fn all(raw: &[u8]) -> Vec<Field<'_>> {
+    let pieces = split(raw, b'&').filter(|piece| !piece.is_empty());
+    let fields: Vec<_> = pieces.take(MAX_FIELDS + 1).map(name_and_value).collect();
+    if fields.len() > MAX_FIELDS {
+        return Vec::new();
+    }
+    fields.into_iter().map(|(name, value)| (unplus(name), unplus(value))).collect()
 }
 
 /// Reads one cookie; PHP decodes its value and takes the first of two.

@@ -89,6 +89,33 @@ impl<'d> Value<'d> {
         }
     }
 
+    /// As [`text`](Self::text), for a text that names nothing and may be long.
+    ///
+    /// # Errors
+    ///
+    /// If it can be read in two ways, or is no text.
+    pub fn long(self) -> Result<Option<Cow<'d, str>>, Unrecognised> {
+        match self.slot() {
+            Slot::Absent | Slot::Null => Ok(None),
+            Slot::Text(text) => Ok(Some(text)),
+            Slot::Odd(why) => Err(self.unclear(why)),
+            Slot::Number(_) | Slot::Bool(_) => Err(self.unclear("it is no text")),
+        }
+    }
+
+    /// The value as the shortest JSON says it: a number as it is written, a text with nothing escaped that need not be;
+    /// nothing for what is no plain value.
+    #[must_use]
+    pub fn compact(self) -> Option<String> {
+        match self.slot() {
+            Slot::Null => Some("null".to_owned()),
+            Slot::Bool(value) => Some(value.to_string()),
+            Slot::Number(digits) => Some(digits.to_owned()),
+            Slot::Text(text) => serde_json::to_string(&text).ok(),
+            Slot::Absent | Slot::Odd(_) => None,
+        }
+    }
+
     /// Whether `true` stands here, or the text of it; nothing is neither.
     ///
     /// # Errors

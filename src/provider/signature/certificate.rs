@@ -19,8 +19,13 @@ impl RsaKey {
     ///
     /// If it is none, or not one of RSA.
     pub fn parse(pem: &[u8]) -> Result<Self, &'static str> {
-        let der = SubjectPublicKeyInfoDer::from_pem_slice(pem)
-            .map_err(|_| "it is no public key in PEM: it begins with -----BEGIN PUBLIC KEY-----")?;
+        let no = "it is no public key in PEM: it begins with -----BEGIN PUBLIC KEY-----";
+        // Some give it without the first line and the last.
+        let bare = || std::str::from_utf8(pem).ok().and_then(|text| super::base64(&text.replace(['\r', '\n'], "")));
+        let der = match SubjectPublicKeyInfoDer::from_pem_slice(pem) {
+            Ok(der) => der,
+            Err(_) => bare().map(SubjectPublicKeyInfoDer::from).ok_or(no)?,
+        };
         Self::of_info(&der).ok_or("it is no public key of RSA")
     }
 
@@ -38,7 +43,9 @@ impl RsaKey {
         bits.strip_prefix(&[0]).map(|key| Self(key.into()))
     }
 
-    pub(super) fn verifies(&self, algorithm: &'static RsaParameters, message: &[u8], tag: &[u8]) -> bool {
+    /// Whether the pair's other half signed the message.
+    #[must_use]
+    pub fn verifies(&self, algorithm: &'static RsaParameters, message: &[u8], tag: &[u8]) -> bool {
         UnparsedPublicKey::new(algorithm, &self.0).verify(message, tag).is_ok()
     }
 }
@@ -108,7 +115,8 @@ impl Certificate {
     }
 
     /// Whether it is in force, and, where there are authorities, leads to one of them.
-    pub(super) fn is_good(&self, authorities: &[Self], now: Timestamp) -> bool {
+    #[must_use]
+    pub fn is_good(&self, authorities: &[Self], now: Timestamp) -> bool {
         let in_force = self.from <= now && now <= self.until;
         let is_one = || authorities.iter().any(|authority| authority.der == self.der);
         in_force && (authorities.is_empty() || is_one() || self.leads_to(authorities, now).is_ok())

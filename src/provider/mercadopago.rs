@@ -1,0 +1,110 @@
+//! Mercado Pago: notifications that name a payment and say nothing of it; what is signed is the address, not the body.
+
+use std::{borrow::Cow, time::Duration};
+
+use http::StatusCode;
+
+use super::{
+    contract::{Ack, Keyring, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
+    extract::Reader,
+    signature::{self, Tag},
+};
+use crate::callback::{Event, Signature};
+
+/// The declaration.
+pub static MERCADOPAGO: Provider = Provider {
+    name: "mercadopago",
+    title: "Mercado Pago",
+    // `x-signature` is Lemon Squeezy's as well.
+    marks: &[],
+    recognise,
+    scheme: Scheme::Signed(Signing {
+        kinds: &[SecretKind::Hmac],
+        settings: &[],
+        ready: signature::sha256,
+        check: |reader, keyring, _| check(reader, keyring),
+    }),
+    events: |reader, _| Ok(vec![event(reader)?]),
+    ack: Ack::empty(StatusCode::OK),
+    refusal: 401,
+    answer_limit: Duration::from_secs(22),
+    // Every quarter of an hour; it does not say for how long.
+    retry_span: Duration::from_secs(4 * 24 * 3600),
+    sources: &[
+        "https://www.mercadopago.com.br/developers/en/docs/your-integrations/notifications/webhooks",
+        "https://www.mercadopago.com.br/developers/en/docs/your-integrations/notifications/ipn",
+    ],
+};
+
+const HEADER: &str = "x-signature";
+const REQUEST_ID: &str = "x-request-id";
+
+fn recognise(reader: &Reader<'_>) -> bool {
+    let json = reader.json();
+    let webhook = json.get("action").is_there() && json.get("api_version").is_there();
+    let notice = json.get("topic").is_there() && json.get("resource").is_there();
+    webhook && json.at(["data", "id"]).is_there() || notice && reader.query("topic").is_ok_and(|topic| topic.is_some())
+}
+
+fn event(reader: &Reader<'_>) -> Result<Event, Unrecognised> {
+    let json = reader.json();
+    let Some(action) = json.get("action").text()? else { return notice(reader) };
+    Ok(Event {
+        reference: one_of(reader.query("data.id")?, json.at(["data", "id"]).text()?)?,
+        event_id: json.get("id").text()?.map(Cow::into_owned),
+        facts: facts([("type", Some(&action))]),
+        event_type: Some(action.into_owned()),
+        ..Event::default()
+    })
+}
+
+/// The older notification: what it is about, and its id, which may be the last segment of an address.
+fn notice(reader: &Reader<'_>) -> Result<Event, Unrecognised> {
+    let json = reader.json();
+    let topic = match reader.query("topic")? {
+        Some(topic) => topic,
+        None => json.get("topic").needed()?,
+    };
+    let resource = json.get("resource").text()?;
+    let last = resource.as_deref().and_then(|resource| resource.rsplit('/').next()).map(Cow::Borrowed);
+    Ok(Event {
+        reference: one_of(reader.query("id")?, last)?,
+        event_type: Some(format!("{topic} (IPN)")),
+        ..Event::default()
+    })
+}
+
+fn one_of(address: Option<Cow<'_, str>>, body: Option<Cow<'_, str>>) -> Result<String, Unrecognised> {
+    match (address, body) {
+        (Some(one), Some(other)) if one != other => {
+            Err(Unrecognised("the address and the body name two payments".into()))
+        }
+        (Some(id), _) | (None, Some(id)) if !id.is_empty() => Ok(id.into_owned()),
+        _ => Err(Unrecognised("no payment is named".into())),
+    }
+}
+
+/// `ts=<time>,v1=<hex>` over what of these is there: the id in the address, the id of the request, the time. The older
+/// notifications are never signed.
+fn check(reader: &Reader<'_>, keyring: &Keyring) -> Signature {
+    let view = reader.view();
+    let Some(line) = view.header(HEADER) else {
+        return match view.headers.contains_key(HEADER) {
+            true => Signature::Invalid,
+            false if reader.json().get("topic").is_there() => Signature::Unchecked,
+            false => Signature::Absent,
+        };
+    };
+    let Some(time) = signature::values(line, ',', "ts").next() else { return Signature::Invalid };
+    let tags = signature::tags(signature::values(line, ',', "v1").filter_map(Tag::hex));
+    let Ok(id) = reader.query("data.id") else { return Signature::Invalid };
+    let part = |name: &str, value: Option<&str>| value.map(|value| format!("{name}:{value};")).unwrap_or_default();
+    let rest = format!("{}ts:{time};", part("request-id", view.header(REQUEST_ID)));
+    // Ids with letters may have to be in lower case.
+    let lower = id.as_deref().map(str::to_ascii_lowercase);
+    let fits = |id: Option<&str>| {
+        let message = format!("{}{rest}", part("id", id));
+        signature::any_mac(&keyring.keys, &[message.as_bytes()], &tags)
+    };
+    signature::judged(fits(id.as_deref()) | fits(lower.as_deref()))
+}

@@ -1,0 +1,105 @@
+//! Midtrans: notifications that carry a hash of three of their fields, the same one for a payment and for its refund.
+
+use std::time::Duration;
+
+use http::StatusCode;
+
+use super::{
+    amount,
+    contract::{Ack, Keyring, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
+    extract::{Reader, Value, decimal},
+    signature::{self, Hash, Tag},
+};
+use crate::callback::{Event, Signature, State};
+
+/// The declaration.
+pub static MIDTRANS: Provider = Provider {
+    name: "midtrans",
+    title: "Midtrans",
+    marks: &[],
+    recognise,
+    scheme: Scheme::Signed(Signing {
+        kinds: &[SecretKind::Hmac, SecretKind::ApiKey, SecretKind::Token],
+        settings: &[],
+        ready: signature::text,
+        check: |reader, keyring, _| check(reader.json(), keyring),
+    }),
+    events: |reader, _| Ok(vec![event(reader)?]),
+    ack: Ack::empty(StatusCode::OK),
+    // How often it tries again depends on the answer; what is wrong stays wrong.
+    refusal: 403,
+    answer_limit: Duration::from_secs(15),
+    retry_span: Duration::from_secs(6 * 3600),
+    sources: &[
+        "https://docs.midtrans.com/docs/https-notification-webhooks",
+        "https://docs.midtrans.com/reference/handle-notifications",
+    ],
+};
+
+fn recognise(reader: &Reader<'_>) -> bool {
+    let json = reader.json();
+    let names = ["transaction_id", "transaction_status", "order_id", "status_code", "gross_amount"];
+    names.iter().all(|name| json.get(name).is_there())
+}
+
+fn event(reader: &Reader<'_>) -> Result<Event, Unrecognised> {
+    let json = reader.json();
+    let status = json.get("transaction_status").needed()?.into_owned();
+    let fraud = json.get("fraud_status").text()?;
+    let given_back = status.ends_with("refund") || status.ends_with("chargeback");
+    let gross = json.get("gross_amount");
+    let said = if given_back { json.get("refund_amount").or(gross) } else { gross }.amount()?;
+    // What refunds are called is not written down; where they have no names, every byte tells one from another.
+    let parts = if given_back { Some(parts(json)?.unwrap_or_else(|| reader.body_digest())) } else { None };
+    Ok(Event {
+        reference: json.get("transaction_id").needed()?.into_owned(),
+        state: state(&status, fraud.as_deref()),
+        detail: fraud.as_deref().filter(|word| *word != "accept").map(str::to_owned),
+        amount: said.as_deref().and_then(decimal),
+        currency: json.get("currency").text()?.and_then(|code| amount::currency(&code)),
+        facts: facts([
+            ("status", Some(&status)),
+            ("code", json.get("status_code").text()?.as_deref()),
+            ("fraud", fraud.as_deref()),
+            ("amount", said.as_deref()),
+            ("parts", parts.as_deref()),
+        ]),
+        event_type: Some(status),
+        ..Event::default()
+    })
+}
+
+fn parts(json: Value<'_>) -> Result<Option<String>, Unrecognised> {
+    let mut names = String::new();
+    for refund in json.get("refunds").items()? {
+        let name = refund.get("refund_chargeback_id").or(refund.get("refund_key")).text()?;
+        let Some(name) = name else { return Ok(None) };
+        names = format!("{names}{}:{name},", name.len());
+    }
+    Ok(Some(names).filter(|names| !names.is_empty()))
+}
+
+fn state(status: &str, fraud: Option<&str>) -> Option<State> {
+    Some(match (status, fraud) {
+        ("capture" | "settlement", None | Some("accept")) => State::Paid,
+        ("pending" | "authorize", _) | ("capture", Some("challenge")) => State::Pending,
+        ("deny" | "failure", _) | ("capture", Some("deny")) => State::Failed,
+        ("cancel" | "expire", _) => State::Cancelled,
+        ("refund" | "partial_refund", _) => State::Refunded,
+        ("chargeback" | "partial_chargeback", _) => State::ChargedBack,
+        _ => return None,
+    })
+}
+
+/// SHA-512 over the order, the status code, the amount and the server's key.
+fn check(json: Value<'_>, keyring: &Keyring) -> Signature {
+    let tag = json.get("signature_key");
+    if !tag.is_there() {
+        return Signature::Absent;
+    }
+    let tag = tag.text().ok().flatten().and_then(|tag| Tag::hex(&tag));
+    let values = ["order_id", "status_code", "gross_amount"].map(|name| json.get(name).amount().ok().flatten());
+    let (Some(tag), [Some(order), Some(code), Some(gross)]) = (tag, values) else { return Signature::Invalid };
+    let made = |key: &[u8]| Hash::Sha512.of(&[order.as_bytes(), code.as_bytes(), gross.as_bytes(), key]);
+    signature::judged(signature::any_hash(&keyring.keys, &tag, made))
+}

@@ -1,0 +1,94 @@
+//! Przelewy24: notices that carry a hash over their fields, written as JSON in an order of its own with a key at the end.
+
+use std::{fmt::Write, time::Duration};
+
+use http::StatusCode;
+use serde_json::json;
+
+use super::{
+    amount,
+    contract::{Ack, Keyring, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
+    extract::{Reader, Value},
+    signature::{self, Hash, Tag},
+};
+use crate::callback::{Event, Signature, State};
+
+/// The declaration.
+pub static PRZELEWY24: Provider = Provider {
+    name: "przelewy24",
+    title: "Przelewy24",
+    marks: &[],
+    recognise,
+    scheme: Scheme::Signed(Signing {
+        kinds: &[SecretKind::Hmac],
+        settings: &[],
+        ready: signature::text,
+        check: |reader, keyring, _| check(reader.json(), keyring),
+    }),
+    events: |reader, _| Ok(vec![event(reader.json())?]),
+    ack: Ack::empty(StatusCode::OK),
+    refusal: 400,
+    // It publishes none.
+    answer_limit: Duration::from_secs(10),
+    retry_span: Duration::from_secs(12 * 3600),
+    sources: &["https://developers.przelewy24.pl/"],
+};
+
+/// What is signed of a payment, and of a refund.
+const PAYMENT: [&str; 9] =
+    ["merchantId", "posId", "sessionId", "amount", "originAmount", "currency", "orderId", "methodId", "statement"];
+const REFUND: [&str; 7] = ["orderId", "sessionId", "refundsUuid", "merchantId", "amount", "currency", "status"];
+
+fn recognise(reader: &Reader<'_>) -> bool {
+    let json = reader.json();
+    ["merchantId", "sessionId", "orderId", "sign"].iter().all(|name| json.get(name).is_there())
+}
+
+fn event(json: Value<'_>) -> Result<Event, Unrecognised> {
+    let refund = json.get("refundsUuid").text()?;
+    let status = json.get("status").text()?;
+    let minor = json.get("amount").amount()?;
+    let currency = json.get("currency").text()?.and_then(|code| amount::currency(&code));
+    let kind = if refund.is_some() { "refund" } else { "transaction" };
+    let state = match (&refund, status.as_deref()) {
+        // A notice is sent for what was paid, and for nothing else.
+        (None, _) => Some(State::Paid),
+        (Some(_), Some("0")) => Some(State::Refunded),
+        (Some(_), _) => None,
+    };
+    Ok(Event {
+        reference: json.get("orderId").needed()?.into_owned(),
+        event_type: Some(kind.to_owned()),
+        state,
+        detail: if state.is_none() { status.as_deref().map(str::to_owned) } else { None },
+        amount: amount::of(minor.as_deref(), currency.as_deref()),
+        currency,
+        facts: facts([
+            ("type", Some(kind)),
+            ("refund", refund.as_deref()),
+            ("status", status.as_deref()),
+            ("minor", minor.as_deref()),
+        ]),
+        ..Event::default()
+    })
+}
+
+fn check(json: Value<'_>, keyring: &Keyring) -> Signature {
+    let sign = json.get("sign");
+    if !sign.is_there() {
+        return Signature::Absent;
+    }
+    let Some(tag) = sign.text().ok().flatten().and_then(|tag| Tag::hex(&tag)) else { return Signature::Invalid };
+    let fields: &[&str] = if json.get("refundsUuid").is_there() { &REFUND } else { &PAYMENT };
+    let mut message = String::from("{");
+    for name in fields {
+        let Some(value) = json.get(name).compact() else { return Signature::Invalid };
+        // Writing to a string cannot fail.
+        let _ = write!(message, "\"{name}\":{value},");
+    }
+    let made = |key: &[u8]| {
+        let crc = json!(String::from_utf8_lossy(key)).to_string();
+        Hash::Sha384.of(&[message.as_bytes(), b"\"crc\":", crc.as_bytes(), b"}"])
+    };
+    signature::judged(signature::any_hash(&keyring.keys, &tag, made))
+}
