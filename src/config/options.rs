@@ -73,7 +73,7 @@ impl Default for GatewayOptions {
             max_waiters_per_transaction: 10_000,
             http2: true,
             max_streams: 100,
-            max_handshakes: 1024,
+            max_handshakes: 4096,
             handshake_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),

@@ -66,7 +66,7 @@ impl Default for Options {
             tls: HashMap::new(),
             challenges: None,
             handshake_timeout: Duration::from_secs(10),
-            max_handshakes: 1024,
+            max_handshakes: 4096,
             handshakes: Handshakes::default(),
             http2: true,
             max_streams: 100,
