@@ -5,7 +5,7 @@
 use std::{hint::black_box, io::Write, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
 use http_body_util::Full;
 use oncegate::{
     config::{Loaded, World},
@@ -15,6 +15,7 @@ use oncegate::{
     store::memory::{self, Memory},
     telemetry::Metrics,
     time::{SteadyClock, Timestamp},
+    transaction::state::StoredRequest,
 };
 use tokio::time::Instant;
 
@@ -31,7 +32,7 @@ impl App for AtOnce {
         Ok(())
     }
 
-    async fn send(&self, (): (), request: Request<Bytes>, _: Duration) -> Result<Response<Full<Bytes>>, SendError> {
+    async fn send(&self, (): (), request: &StoredRequest, _: Duration) -> Result<Response<Full<Bytes>>, SendError> {
         black_box(request);
         let mut response = Response::new(Full::from("{\"ok\": true}"));
         response.headers_mut().insert("content-type", HeaderValue::from_static("application/json"));

@@ -19,12 +19,13 @@ use std::{
 use dashmap::DashMap;
 use http::{HeaderValue, Response, StatusCode, header};
 use tokio::{
-    sync::{Notify, oneshot, watch},
+    sync::{Notify, oneshot},
     time::Instant,
 };
 
 use crate::{
     callback::{Answer, Channel, Key},
+    spread::Spread,
     store::{CommitError, Due, Store, StoreError, Want},
     telemetry::Metrics,
     time::{Clock, SteadyClock, Timestamp},
@@ -39,6 +40,7 @@ use crate::{
 pub use answer::{Full, Heard};
 use answer::{Interner, read};
 pub use app::{App, SendError, TOO_SLOW};
+use waiting::Audience;
 pub use waiting::{Place, Waiter};
 
 /// Bounds and limits of the dispatch.
@@ -77,11 +79,11 @@ pub struct Dispatch<S, A> {
     pub metrics: Arc<Metrics>,
     options: Options,
     ids: AtomicU64,
-    permits: DashMap<LeaseId, oneshot::Sender<()>>,
-    waiters: DashMap<LeaseId, watch::Sender<Option<Arc<Heard>>>>,
+    permits: DashMap<LeaseId, oneshot::Sender<()>, Spread>,
+    waiters: DashMap<LeaseId, Audience, Spread>,
     waiting: AtomicUsize,
     /// Held deliveries of this process by name, so that a return ends their hold.
-    held: DashMap<Key, Vec<LeaseId>>,
+    held: DashMap<Key, Vec<LeaseId>, Spread>,
     answers: Interner,
     timer: Notify,
     armed: AtomicU64,
@@ -107,10 +109,10 @@ impl<S: Store, A: App> Dispatch<S, A> {
             options,
             // Names of leases are never used twice, not even by the next process on this machine.
             ids: AtomicU64::new(clock.now().as_millis() << 20),
-            permits: DashMap::new(),
-            waiters: DashMap::new(),
+            permits: DashMap::default(),
+            waiters: DashMap::default(),
             waiting: AtomicUsize::new(0),
-            held: DashMap::new(),
+            held: DashMap::default(),
             answers: Interner::default(),
             timer: Notify::new(),
             armed: AtomicU64::new(0),
@@ -253,8 +255,10 @@ impl<S: Store, A: App> Dispatch<S, A> {
     }
 
     fn tell(&self, id: LeaseId, heard: impl FnOnce() -> Heard) {
-        if let Some((_, sender)) = self.waiters.remove(&id) {
-            sender.send_replace(Some(Arc::new(heard())));
+        if let dashmap::Entry::Occupied(mut audience) = self.waiters.entry(id)
+            && audience.get_mut().tell(heard)
+        {
+            audience.remove();
         }
     }
 
@@ -358,7 +362,7 @@ impl<S: Store, A: App> Dispatch<S, A> {
         let started = Instant::now();
         let deadline = started + policy.timeout;
         let exchange = async {
-            let response = self.app.send(connection, request.to_http(), policy.timeout).await?;
+            let response = self.app.send(connection, request, policy.timeout).await?;
             self.read_whole(response, deadline).await
         };
         let ending = match exchange.await {

@@ -16,10 +16,7 @@ use std::{
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri,
-    header::{
-        CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER, TE, TRAILER, TRANSFER_ENCODING,
-        UPGRADE,
-    },
+    header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, RETRY_AFTER},
 };
 use tokio::time::Instant;
 
@@ -45,12 +42,11 @@ use crate::{
         policy::{OnRepeatReturn, Treatment},
         state::StoredRequest,
     },
+    upstream::is_hop_by_hop,
 };
 
 /// Every answer to a webhook says what was decided about it.
 pub static DECISION_HEADER: HeaderName = HeaderName::from_static("oncegate-decision");
-static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// A callback that has been read whole.
 #[derive(Debug)]
@@ -164,7 +160,7 @@ impl<S: Store, A: App> Intake<S, A> {
         // One that is turned away is kept as a sample of those.
         let sample = || arrival(self.dispatch.next_id(), self.dispatch.next_id());
         for round in 0..MOST_ROUNDS {
-            let now = self.dispatch.clock_now();
+            let now = if round == 0 { now } else { self.dispatch.clock_now() };
             let view = match self.dispatch.store.load(Want::Transactions(&keys, &reading.claimed.names), now).await {
                 Ok(view) => view,
                 Err(error) => return self.no_store(&error, line),
@@ -191,8 +187,8 @@ impl<S: Store, A: App> Intake<S, A> {
             };
             // Before the commit, for after it the delivery may be at its end before anybody waits on it.
             let waiter = match decided.course {
-                Course::Deliver(id) => place.and_then(|place| place.wait_on(id, true)),
-                Course::Wait(id) | Course::Again(id) => match place.and_then(|place| place.wait_on(id, false)) {
+                Course::Deliver(id) => place.map(|place| place.own(id)),
+                Course::Wait(id) | Course::Again(id) => match place.and_then(|place| place.wait_on(id)) {
                     Some(waiter) => Some(waiter),
                     None => {
                         return Box::pin(self.turn_away(sample(), line, "too many callers wait on it already")).await;
@@ -223,20 +219,21 @@ impl<S: Store, A: App> Intake<S, A> {
             }
             match decided.course {
                 Course::Deliver(id) if granted => {
-                    // Nobody is before us: the try needs no task of its own.
+                    // Nobody is before us: the try needs no task of its own, and its outcome no detour.
+                    waiter.iter().for_each(Waiter::goes);
                     let heard = match delivery {
                         Some(delivery) => Arc::clone(&self.dispatch).attempt(delivery).await,
                         None => None,
                     };
                     let Some(heard) = heard else {
                         // It queues again, and whoever gives it its turn tells what comes of it.
+                        waiter.iter().for_each(Waiter::comes_back);
                         let Some(heard) = self.still_there(id, waiter).await else { return self.going_down(line) };
                         line.heard(&heard);
                         return line.tell(&self.book, reply_of(&heard, true));
                     };
-                    line.heard(&heard);
-                    // So that nobody else holds the answer, unless somebody else waits for it.
                     drop(waiter);
+                    line.heard(&heard);
                     return line.tell(&self.book, reply_own(heard));
                 }
                 Course::Deliver(_) => {
@@ -434,7 +431,7 @@ impl<S: Store, A: App> Intake<S, A> {
             permit.sending(policy.quiet);
         }
         let asked = Instant::now();
-        let response = match self.dispatch.app.send(connection, request.to_http(), policy.timeout).await {
+        let response = match self.dispatch.app.send(connection, &request, policy.timeout).await {
             Ok(response) => response,
             Err(error) => {
                 if let Some(heed) = &heed {
@@ -548,11 +545,12 @@ fn reply_full(full: Full) -> Response<Bytes> {
     *response.status_mut() = full.answer.status;
     *response.headers_mut() = full.headers;
     // Fields that belong to the connection the answer came by, or to the framing that is made anew.
-    for name in [CONNECTION, CONTENT_LENGTH, TE, TRAILER, TRANSFER_ENCODING, UPGRADE] {
-        response.headers_mut().remove(name);
+    let headers = response.headers_mut();
+    let made_anew = |name: &str| is_hop_by_hop(name) || matches!(name, "content-length" | "trailer");
+    let doomed: Vec<HeaderName> = headers.keys().filter(|name| made_anew(name.as_str())).cloned().collect();
+    for name in doomed {
+        headers.remove(name);
     }
-    response.headers_mut().remove(&KEEP_ALIVE);
-    response.headers_mut().remove(&PROXY_CONNECTION);
     response
 }
 

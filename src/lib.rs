@@ -42,4 +42,8 @@ pub mod expression;
 pub mod callback;
 
 // Ground.
+pub mod digits;
+
+pub mod spread;
+
 pub mod time;

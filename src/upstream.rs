@@ -15,11 +15,14 @@ mod stream;
 
 use std::{future::poll_fn, path::PathBuf, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 
 pub use self::{
     body::{Answer, BodyError, Payload, TrailerFilter},
     connect::{NotSent, UpstreamError},
+    head::is_hop_by_hop,
+    outgoing::Outline,
     reach::Reach,
     stream::Tunnel,
 };
@@ -226,25 +229,51 @@ impl Connection {
     /// # Errors
     /// With what is known of the request's fate.
     pub async fn send(self, request: Request<Payload>) -> Result<Response<Answer>, SendError> {
+        let (parts, body) = request.into_parts();
+        let outline = Outline { method: &parts.method, uri: &parts.uri, fields: &parts.headers };
+        self.exchange(outline, body).await.map_err(|failed| match failed {
+            Failed::Unknown(unknown) => unknown.into(),
+            Failed::NotSent(cause, body) => {
+                let request = body.map(|body| Box::new(Request::from_parts(parts, body)));
+                SendError::NotSent { cause, request }
+            }
+        })
+    }
+
+    /// The same for a request that its sender keeps.
+    ///
+    /// # Errors
+    /// With what is known of the request's fate.
+    pub async fn send_whole(self, outline: Outline<'_>, body: Bytes) -> Result<Response<Answer>, SendError> {
+        self.exchange(outline, Payload::full(body)).await.map_err(|failed| match failed {
+            Failed::Unknown(unknown) => unknown.into(),
+            Failed::NotSent(cause, _) => SendError::NotSent { cause, request: None },
+        })
+    }
+
+    async fn exchange(self, outline: Outline<'_>, body: Payload) -> Result<Response<Answer>, Failed> {
         let Self { mut live, timeout, stall, .. } = self;
         // It may have died since it was taken.
         if !live.is_idle() {
-            let cause = NotSent::Dead("the app has closed it".to_owned());
-            return Err(SendError::NotSent { cause, request: Some(Box::new(request)) });
+            return Err(Failed::NotSent(NotSent::Dead("the app has closed it".to_owned()), Some(body)));
         }
-        let mut request = live.begin(request);
+        let mut request = live.begin(outline, body);
         let answer = poll_fn(|cx| live.poll_answer(&mut request, cx));
         match tokio::time::timeout(timeout, answer).await {
             Ok(Ok(head)) => Ok(answered(head, live, request, stall)),
             // A body that breaks off before its first byte is the caller's fault, and not the app's.
-            Ok(Err(Broke::Request(error))) => Err(Unknown::Request(error.to_string()).into()),
-            Ok(Err(broke)) if live.inlet.from.wrote() => Err(Unknown::Broken(broke.to_string()).into()),
-            Ok(Err(broke)) => {
-                Err(SendError::NotSent { cause: NotSent::Dead(broke.to_string()), request: request.into_request() })
-            }
-            Err(_) => Err(Unknown::Timeout(timeout).into()),
+            Ok(Err(Broke::Request(error))) => Err(Failed::Unknown(Unknown::Request(error.to_string()))),
+            Ok(Err(broke)) if live.inlet.from.wrote() => Err(Failed::Unknown(Unknown::Broken(broke.to_string()))),
+            Ok(Err(broke)) => Err(Failed::NotSent(NotSent::Dead(broke.to_string()), request.into_body())),
+            Err(_) => Err(Failed::Unknown(Unknown::Timeout(timeout))),
         }
     }
+}
+
+/// Why there is no answer, with the body where it could be had back.
+enum Failed {
+    NotSent(NotSent, Option<Payload>),
+    Unknown(Unknown),
 }
 
 fn answered(head: Head, live: Box<Live>, request: Outgoing, stall: Duration) -> Response<Answer> {

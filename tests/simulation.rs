@@ -17,7 +17,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame};
 use oncegate::{
@@ -42,7 +42,7 @@ use oncegate::{
         history::{Deed, Line},
         lock::LeaseId,
         policy::{LockBy, OnUnknown, Order, Policy, Retry},
-        state::Delivery,
+        state::{Delivery, StoredRequest},
     },
 };
 use tokio::{
@@ -416,14 +416,14 @@ impl App for Fake {
         if refuses { Err("connection refused".to_owned()) } else { Ok(()) }
     }
 
-    async fn send(&self, (): (), request: Request<Bytes>, limit: Duration) -> Result<Response<Pieces>, SendError> {
+    async fn send(&self, (): (), request: &StoredRequest, limit: Duration) -> Result<Response<Pieces>, SendError> {
         tokio::time::timeout(limit, self.answer(request)).await.unwrap_or(Err(SendError::TooSlow))
     }
 }
 
 impl Fake {
-    async fn answer(&self, request: Request<Bytes>) -> Result<Response<Pieces>, SendError> {
-        let serial: usize = request.headers()["x-serial"].to_str().unwrap().parse().unwrap();
+    async fn answer(&self, request: &StoredRequest) -> Result<Response<Pieces>, SendError> {
+        let serial: usize = request.headers["x-serial"].to_str().unwrap().parse().unwrap();
         let (mood, quick, slow) = {
             let mut chance = self.0.chance();
             let moods = [

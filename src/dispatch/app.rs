@@ -3,12 +3,12 @@
 use std::{fmt::Display, future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::Response;
 use hyper::body::Body;
 
 use crate::{
-    transaction::effect::Ending,
-    upstream::{self, Payload, Upstream, Use},
+    transaction::{effect::Ending, state::StoredRequest},
+    upstream::{self, Outline, Upstream, Use},
 };
 
 /// Why an outcome is unknown when the app took longer than it may.
@@ -28,7 +28,7 @@ pub trait App: Send + Sync + 'static {
     fn send(
         &self,
         connection: Self::Connection,
-        request: Request<Bytes>,
+        request: &StoredRequest,
         limit: Duration,
     ) -> impl Future<Output = Result<Response<Self::Body>, SendError>> + Send;
 }
@@ -58,10 +58,12 @@ impl App for Arc<Upstream> {
     async fn send(
         &self,
         connection: Self::Connection,
-        request: Request<Bytes>,
+        request: &StoredRequest,
         limit: Duration,
     ) -> Result<Response<Self::Body>, SendError> {
-        connection.within(limit).send(request.map(Payload::full)).await.map_err(|error| match error {
+        let StoredRequest { method, uri, headers, body } = request;
+        let outline = Outline { method, uri, fields: headers };
+        connection.within(limit).send_whole(outline, body.clone()).await.map_err(|error| match error {
             upstream::SendError::NotSent { cause, .. } => SendError::NotSent(cause.to_string()),
             upstream::SendError::Unknown(upstream::Unknown::Timeout(_)) => SendError::TooSlow,
             upstream::SendError::Unknown(error) => SendError::Unknown(error.to_string()),

@@ -261,6 +261,8 @@ fn http1_server(options: &Options) -> http1::Builder {
         // request.
         .header_read_timeout(None)
         .half_close(false)
+        // Head and body in one piece: most answers are small, and to gather them costs less than to list them.
+        .writev(false)
         .max_headers(options.max_headers)
         .max_header_size(options.max_header_bytes)
         // The same buffer holds pieces of bodies: much smaller, and large bodies go slowly.

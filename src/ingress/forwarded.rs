@@ -8,6 +8,9 @@ use http::{
 };
 use ipnet::IpNet;
 
+use super::headers::remove_all;
+use crate::digits::push_address;
+
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -76,7 +79,9 @@ impl Client {
 
     /// Replaces all that the peer told of the client by what we know; `Host` stays as it is.
     pub fn write(&self, headers: &mut HeaderMap) {
-        clean(headers, self.trusted_peer);
+        // Dropped is what names the client or the way it came, under any of its spellings.
+        remove_all(headers, |name| is_telling(name, self.trusted_peer));
+        headers.reserve(4);
         headers.insert(&X_FORWARDED_FOR, address_value(self.address));
         headers.insert(&X_FORWARDED_PROTO, HeaderValue::from_static(self.scheme()));
         headers.insert(&X_FORWARDED_HOST, self.host.clone());
@@ -86,7 +91,9 @@ impl Client {
 
 fn address_value(address: IpAddr) -> HeaderValue {
     // An address is always a valid value; it is its own most careful replacement.
-    HeaderValue::try_from(address.to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+    let mut text = String::with_capacity(40);
+    push_address(&mut text, address);
+    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
 }
 
 fn port_value(port: u16) -> HeaderValue {
@@ -108,14 +115,6 @@ fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
 fn port_of(host: &HeaderValue, https: bool) -> u16 {
     let named = host.to_str().ok().and_then(|h| h.rsplit_once(':')).and_then(|(_, port)| port.parse().ok());
     named.unwrap_or(if https { 443 } else { 80 })
-}
-
-/// Drops every field that names the client or the way it came, under any of its spellings.
-fn clean(headers: &mut HeaderMap, trusted_peer: bool) {
-    let doomed: Vec<HeaderName> = headers.keys().filter(|name| is_telling(name, trusted_peer)).cloned().collect();
-    for name in doomed {
-        headers.remove(name);
-    }
 }
 
 fn is_telling(name: &HeaderName, trusted_peer: bool) -> bool {

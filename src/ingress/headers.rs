@@ -7,8 +7,7 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version,
     header::{
         AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
-        COOKIE, EXPECT, HOST, MAX_FORWARDS, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER,
-        TRANSFER_ENCODING, UPGRADE,
+        COOKIE, EXPECT, HOST, MAX_FORWARDS, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
     },
     request, response,
     uri::PathAndQuery,
@@ -16,25 +15,7 @@ use http::{
 use hyper::body::Body;
 
 use super::forwarded::Client;
-
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const PROXY_AUTHENTICATION_INFO: HeaderName = HeaderName::from_static("proxy-authentication-info");
-const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
-
-/// What belongs to one connection and is never passed on (RFC 9110 §7.6.1).
-static HOP_BY_HOP: [HeaderName; 10] = [
-    CONNECTION,
-    KEEP_ALIVE,
-    PROXY_CONNECTION,
-    PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION,
-    PROXY_AUTHENTICATION_INFO,
-    TE,
-    TRANSFER_ENCODING,
-    UPGRADE,
-    HTTP2_SETTINGS,
-];
+use crate::upstream::is_hop_by_hop;
 
 /// Why a request is refused before anyone looks at what it wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -206,7 +187,7 @@ pub(super) fn is_authority(text: &[u8]) -> bool {
 
 /// Whether a field of this name frames or routes a message.
 pub(super) fn is_reserved(name: &str) -> bool {
-    name == CONTENT_LENGTH.as_str() || name == HOST.as_str() || HOP_BY_HOP.iter().any(|h| h.as_str() == name)
+    name == CONTENT_LENGTH.as_str() || name == HOST.as_str() || is_hop_by_hop(name)
 }
 
 /// The protocol that a request asks to change to, if it may: HTTP/1.1, without a body, one protocol, and not HTTP/2.
@@ -249,14 +230,20 @@ fn strip_hop_by_hop(headers: &mut HeaderMap) {
             headers.remove(name);
         }
     }
-    for name in &HOP_BY_HOP {
+    remove_all(headers, |name| is_hop_by_hop(name.as_str()));
+}
+
+/// Removes the fields with such names; most messages have none, and then this is one look at each name.
+pub(super) fn remove_all(headers: &mut HeaderMap, doomed: impl Fn(&HeaderName) -> bool) {
+    let doomed: Vec<HeaderName> = headers.keys().filter(|name| doomed(name)).cloned().collect();
+    for name in doomed {
         headers.remove(name);
     }
 }
 
 /// Rebuilds the head of a request for the app: origin form, HTTP/1.1, one framing, one client.
 ///
-/// `body` is what will be sent, and the framing follows it. `Expect: 100-continue` is answered by us when the body is
+/// `body` is what will be sent; whoever sends it frames it. `Expect: 100-continue` is answered by us when the body is
 /// first asked for, and not passed on. `TE: trailers` is renewed, so that the app may send trailers.
 pub fn rebuild_request(parts: &mut request::Parts, client: &Client, body: &impl Body, upgrade: Option<&HeaderValue>) {
     to_origin_form(&mut parts.uri);
@@ -267,7 +254,7 @@ pub fn rebuild_request(parts: &mut request::Parts, client: &Client, body: &impl 
     if headers.get(EXPECT).is_some_and(|e| e.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
         headers.remove(EXPECT);
     }
-    frame_request(&parts.method, headers, body);
+    frame_request(headers, body);
     client.write(headers);
     if let Some(protocol) = upgrade {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
@@ -294,21 +281,13 @@ fn to_origin_form(uri: &mut Uri) {
     }
 }
 
-fn frame_request(method: &Method, headers: &mut HeaderMap, body: &impl Body) {
-    match body.size_hint().exact() {
-        Some(0) if !matches!(*method, Method::POST | Method::PUT | Method::PATCH) => {
-            headers.remove(CONTENT_LENGTH);
-            headers.remove(TRAILER);
-        }
-        Some(length) => {
-            headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
-            headers.remove(TRAILER);
-        }
-        None => {
-            headers.remove(CONTENT_LENGTH);
-            // Said in so many words, because hyper takes a GET to have no body.
-            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-            filter_announced(headers);
+/// What frames the body is written by whoever sends it; trailers can be announced only where they can be sent.
+fn frame_request(headers: &mut HeaderMap, body: &impl Body) {
+    headers.remove(CONTENT_LENGTH);
+    if headers.contains_key(TRAILER) {
+        match body.size_hint().exact() {
+            Some(_) => drop(headers.remove(TRAILER)),
+            None => filter_announced(headers),
         }
     }
 }
@@ -372,10 +351,7 @@ fn filter_announced(headers: &mut HeaderMap) {
 
 /// Keeps the trailer fields that neither frame nor route nor authorise nor describe the body.
 pub fn filter_trailers(trailers: &mut HeaderMap) {
-    let doomed: Vec<HeaderName> = trailers.keys().filter(|name| !may_trail(name)).cloned().collect();
-    for name in doomed {
-        trailers.remove(name);
-    }
+    remove_all(trailers, |name| !may_trail(name));
 }
 
 fn may_trail(name: &HeaderName) -> bool {
@@ -495,7 +471,6 @@ mod tests {
             [
                 "accept: */*",
                 "connection: te",
-                "content-length: 3",
                 "host: a",
                 "te: trailers",
                 "x-forwarded-for: 192.0.2.7",

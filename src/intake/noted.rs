@@ -11,6 +11,7 @@ use super::{DECISION_HEADER, Reply, reading::Reading};
 use crate::{
     callback::Channel,
     dispatch::Heard,
+    spread::Spread,
     telemetry::{CallbackCounters, CallbackLine, Metrics, log_callback},
     transaction::arrival::Decision,
 };
@@ -19,13 +20,13 @@ use crate::{
 pub struct Book {
     /// The registry.
     pub metrics: Arc<Metrics>,
-    counters: DashMap<(Arc<str>, &'static str, Channel), CallbackCounters>,
+    counters: DashMap<(Arc<str>, &'static str, Channel), CallbackCounters, Spread>,
 }
 
 impl Book {
     /// A book over a registry.
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, counters: DashMap::new() }
+        Self { metrics, counters: DashMap::default() }
     }
 
     fn count(&self, noted: &Noted<'_>) {

@@ -192,13 +192,20 @@ pub struct Reader<'a> {
     dialect: Dialect,
     content: Content,
     json: OnceCell<Result<Option<Document<'a>>, &'static str>>,
+    form: OnceCell<Result<Vec<fields::Piece<'a>>, &'static str>>,
 }
 
 impl<'a> Reader<'a> {
     /// A reader of this request.
     #[must_use]
     pub fn new(view: &RequestView<'a>, dialect: Dialect) -> Self {
-        Self { view: *view, dialect, content: Content::of(view.headers, dialect), json: OnceCell::new() }
+        Self {
+            view: *view,
+            dialect,
+            content: Content::of(view.headers, dialect),
+            json: OnceCell::new(),
+            form: OnceCell::new(),
+        }
     }
 
     /// The request itself.
@@ -340,7 +347,11 @@ impl<'a> Reader<'a> {
     }
 
     fn raw_query(&self, name: &str) -> Raw<'a> {
-        self.view.uri.query().map_or(Raw::Absent, |query| fields::form(query.as_bytes(), name, self.dialect))
+        let Some(query) = self.view.uri.query() else { return Raw::Absent };
+        match fields::pieces(query.as_bytes()) {
+            Ok(pieces) => fields::form(&pieces, name, self.dialect),
+            Err(why) => Raw::Odd(why),
+        }
     }
 
     fn raw_form(&self, name: &str) -> Raw<'a> {
@@ -350,7 +361,10 @@ impl<'a> Reader<'a> {
         match self.content.kind {
             Kind::Unsure(why) => Raw::Odd(why),
             Kind::Form | Kind::Multipart if !self.fills_form() => self.unfilled(),
-            Kind::Form => fields::form(self.view.body, name, self.dialect),
+            Kind::Form => match self.form.get_or_init(|| fields::pieces(self.view.body)) {
+                Ok(pieces) => fields::form(pieces, name, self.dialect),
+                Err(why) => Raw::Odd(why),
+            },
             Kind::Multipart => multipart::form(&self.view, name, self.dialect),
             Kind::Missing | Kind::Json | Kind::Plain | Kind::Other => Raw::Absent,
         }

@@ -10,6 +10,7 @@ use std::{
 use super::{CommitError, Counts, Due, Lines, Store, StoreError, Want};
 use crate::{
     callback::Key,
+    spread::Spread,
     time::Timestamp,
     transaction::{
         effect::{Change, LockChange, Transition, View},
@@ -73,18 +74,18 @@ const MINUTE: u64 = 60_000;
 
 #[derive(Debug)]
 struct Inner {
-    transactions: Vec<HashMap<Key, Kept>>,
+    transactions: Vec<HashMap<Key, Kept, Spread>>,
     /// Versions are drawn from one source, so that a transaction which is forgotten and comes back is not taken for
     /// what it was.
     versions: u64,
     remembered: usize,
     expiring: BTreeMap<u32, Vec<Key>>,
-    deliveries: HashMap<LeaseId, Delivery>,
+    deliveries: HashMap<LeaseId, Delivery, Spread>,
     due: BTreeSet<(Timestamp, LeaseId)>,
     locks: Table,
-    leases: HashMap<LeaseId, Timestamp>,
+    leases: HashMap<LeaseId, Timestamp, Spread>,
     leases_due: BTreeSet<(Timestamp, LeaseId)>,
-    names: HashMap<Key, Remembered>,
+    names: HashMap<Key, Remembered, Spread>,
     names_expiring: VecDeque<(Timestamp, Key)>,
     learned: Learned,
     late_links: u64,
@@ -120,16 +121,16 @@ impl Memory {
     #[must_use]
     pub fn new(options: Options) -> Self {
         let inner = Inner {
-            transactions: (0..SHARDS).map(|_| HashMap::new()).collect(),
+            transactions: (0..SHARDS).map(|_| HashMap::default()).collect(),
             versions: 0,
             remembered: 0,
             expiring: BTreeMap::new(),
-            deliveries: HashMap::new(),
+            deliveries: HashMap::default(),
             due: BTreeSet::new(),
             locks: Table::new(options.places),
-            leases: HashMap::new(),
+            leases: HashMap::default(),
             leases_due: BTreeSet::new(),
-            names: HashMap::new(),
+            names: HashMap::default(),
             names_expiring: VecDeque::new(),
             learned: Learned::new(options.names_retained, options.max_payers),
             late_links: 0,

@@ -1,18 +1,13 @@
 //! The one line that each callback leaves in the log: what was decided about it, and why.
 
-use std::{
-    borrow::Cow,
-    fmt::{Display, Write},
-    net::IpAddr,
-    sync::OnceLock,
-    time::Duration,
-};
+use std::{borrow::Cow, fmt::Write, net::IpAddr, sync::OnceLock, time::Duration};
 
 use http::StatusCode;
 use tracing::Level;
 
 use crate::{
     callback::{Channel, Key},
+    digits::{push_address, push_number},
     telemetry::{
         LogFormat, LogSink,
         escape::{is_treacherous, outside},
@@ -95,7 +90,7 @@ pub fn log_callback(line: &CallbackLine<'_>) {
 impl CallbackLine<'_> {
     /// The line as the log's own machinery would write it.
     fn written(&self, format: LogFormat, at: Timestamp) -> String {
-        let mut line = Fields { out: String::with_capacity(448), format };
+        let mut line = Fields { out: String::with_capacity(512), format };
         match format {
             LogFormat::Human => line.raw(format_args!("{at}  INFO {CALLBACK_TARGET}: callback")),
             LogFormat::Json => line.raw(format_args!(
@@ -114,20 +109,20 @@ impl CallbackLine<'_> {
             }
         }
         if let Some(identity) = self.identity {
-            line.bare("identity", identity);
+            line.bare("identity", |out| _ = write!(out, "{identity}"));
         }
         if let Some(client) = self.client {
-            line.bare("client", client.to_canonical());
+            line.bare("client", |out| push_address(out, client));
         }
-        line.number("waited_ms", self.waited.as_millis());
+        line.number("waited_ms", u64::try_from(self.waited.as_millis()).unwrap_or(u64::MAX));
         if let Some(status) = self.upstream_status {
-            line.number("upstream_status", status.as_u16());
+            line.number("upstream_status", status.as_u16().into());
         }
         if let Some(status) = self.answered {
-            line.number("answered", status.as_u16());
+            line.number("answered", status.as_u16().into());
         }
         line.text("why", &outside(self.why));
-        line.raw(format_args!("{}", if format == LogFormat::Json { "}\n" } else { "\n" }));
+        line.out.push_str(if format == LogFormat::Json { "}\n" } else { "\n" });
         line.out
     }
 }
@@ -153,24 +148,25 @@ impl Fields {
         }
     }
 
-    fn number(&mut self, name: &str, value: impl Display) {
+    fn number(&mut self, name: &str, value: u64) {
         self.name(name);
-        self.raw(format_args!("{value}"));
+        push_number(&mut self.out, value);
     }
 
     /// A value that can't hold anything but letters, digits and a few signs.
-    fn bare(&mut self, name: &str, value: impl Display) {
+    fn bare(&mut self, name: &str, write: impl FnOnce(&mut String)) {
         self.name(name);
-        match self.format {
-            LogFormat::Human => self.raw(format_args!("{value}")),
-            LogFormat::Json => self.raw(format_args!("\"{value}\"")),
-        }
+        let quote = if self.format == LogFormat::Json { "\"" } else { "" };
+        self.out.push_str(quote);
+        write(&mut self.out);
+        self.out.push_str(quote);
     }
 
     fn text(&mut self, name: &str, text: &str) {
         self.name(name);
         self.out.push('"');
-        if text.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\') {
+        if text.bytes().fold(true, |plain, byte| plain & matches!(byte, b' '..=b'~') & (byte != b'"') & (byte != b'\\'))
+        {
             self.out.push_str(text);
         } else {
             text.chars().for_each(|c| self.escape(c));

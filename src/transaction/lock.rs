@@ -12,7 +12,10 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
 };
 
-use crate::callback::{Channel, Key};
+use crate::{
+    callback::{Channel, Key},
+    spread::Spread,
+};
 
 /// Above so many names a callback takes the whole upstream.
 pub const MOST_NAMES: usize = 32;
@@ -119,8 +122,8 @@ pub struct Table {
     places: usize,
     taken: usize,
     moment: u64,
-    tickets: HashMap<LeaseId, Ticket>,
-    queues: HashMap<Key, VecDeque<LeaseId>>,
+    tickets: HashMap<LeaseId, Ticket, Spread>,
+    queues: HashMap<Key, VecDeque<LeaseId>, Spread>,
     classes: Vec<Class>,
 }
 
@@ -132,8 +135,8 @@ impl Table {
             places: places.max(1),
             taken: 0,
             moment: 0,
-            tickets: HashMap::new(),
-            queues: HashMap::new(),
+            tickets: HashMap::default(),
+            queues: HashMap::default(),
             classes: Vec::new(),
         }
     }

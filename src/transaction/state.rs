@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Uri};
+use http::{HeaderMap, Method, Uri};
 
 use super::{
     history::Reason,
@@ -26,18 +26,6 @@ pub struct StoredRequest {
     pub headers: HeaderMap,
     /// The bytes as received.
     pub body: Bytes,
-}
-
-impl StoredRequest {
-    /// The request as it goes out.
-    #[must_use]
-    pub fn to_http(&self) -> Request<Bytes> {
-        let mut request = Request::new(self.body.clone());
-        *request.method_mut() = self.method.clone();
-        *request.uri_mut() = self.uri.clone();
-        *request.headers_mut() = self.headers.clone();
-        request
-    }
 }
 
 /// One reference's life at our gate.

@@ -3,7 +3,8 @@
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::head::{self, write_number};
+use super::head;
+use crate::digits::Digits;
 
 /// Bytes of the line before a chunk, whose extensions nobody reads.
 const LONGEST_LINE: usize = 4096;
@@ -128,7 +129,7 @@ fn trailers(read: &mut BytesMut) -> Result<Option<HeaderMap>, BadChunk> {
 /// Writes one chunk; none for no bytes, which would end the body.
 pub(super) fn write(out: &mut BytesMut, data: &[u8]) {
     if !data.is_empty() {
-        write_number(out, data.len() as u64, 16);
+        out.extend_from_slice(Digits::hexadecimal(data.len() as u64).as_bytes());
         out.extend_from_slice(b"\r\n");
         out.extend_from_slice(data);
         out.extend_from_slice(b"\r\n");

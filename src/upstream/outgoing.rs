@@ -8,7 +8,7 @@ use std::{
 
 use bytes::{Buf, BytesMut};
 use http::{
-    HeaderMap, Method, Request,
+    HeaderMap, HeaderValue, Method, Uri,
     header::{TRAILER, UPGRADE},
 };
 use hyper::body::Body;
@@ -31,9 +31,25 @@ pub(super) enum Stuck {
     Wire(io::Error),
 }
 
+/// What the head of a request says, the framing aside.
+#[derive(Clone, Copy, Debug)]
+pub struct Outline<'a> {
+    /// The method.
+    pub method: &'a Method,
+    /// The target, in origin form.
+    pub uri: &'a Uri,
+    /// The fields.
+    pub fields: &'a HeaderMap,
+}
+
 /// A request, and what of it is ready to be written.
 pub(super) struct Outgoing {
-    request: Request<Payload>,
+    pub(super) method: Method,
+    /// Whether it asks for another protocol.
+    pub(super) upgrade: bool,
+    /// The trailer fields that its head named.
+    announced: Vec<HeaderValue>,
+    body: Payload,
     /// How much of the body is still to be taken.
     left: Length,
     ready: BytesMut,
@@ -45,18 +61,15 @@ pub(super) struct Outgoing {
 
 impl Outgoing {
     /// Begins with the head, in a buffer that is empty.
-    pub(super) fn new(request: Request<Payload>, mut ready: BytesMut) -> Self {
-        let left = request.body().size_hint().exact().map_or(Length::Unknown, Length::Exactly);
-        head::write(&mut ready, &request, left);
-        Self { request, left, ready, taken: false, done: false }
-    }
-
-    pub(super) fn method(&self) -> &Method {
-        self.request.method()
-    }
-
-    pub(super) fn wants_upgrade(&self) -> bool {
-        self.request.headers().contains_key(UPGRADE)
+    pub(super) fn new(outline: Outline<'_>, body: Payload, mut ready: BytesMut) -> Self {
+        let left = body.size_hint().exact().map_or(Length::Unknown, Length::Exactly);
+        head::write(&mut ready, outline, left);
+        let announced = match left {
+            Length::Unknown => outline.fields.get_all(TRAILER).iter().cloned().collect(),
+            Length::Exactly(_) => Vec::new(),
+        };
+        let upgrade = outline.fields.contains_key(UPGRADE);
+        Self { method: outline.method.clone(), upgrade, announced, body, left, ready, taken: false, done: false }
     }
 
     pub(super) const fn is_done(&self) -> bool {
@@ -68,9 +81,9 @@ impl Outgoing {
         self.ready
     }
 
-    /// The request as it was, if its body can be had again.
-    pub(super) fn into_request(self) -> Option<Box<Request<Payload>>> {
-        self.request.body().is_untouched().then(|| Box::new(self.request))
+    /// The body as it was, if it can be had again.
+    pub(super) fn into_body(self) -> Option<Payload> {
+        self.body.is_untouched().then_some(self.body)
     }
 
     /// Writes what can be written; ready when all is out.
@@ -100,7 +113,7 @@ impl Outgoing {
     /// Takes what is at hand of the body, up to a limit.
     fn gather(&mut self, cx: &mut Context<'_>) -> Result<(), BodyError> {
         while !self.taken && self.ready.len() < ENOUGH {
-            match Pin::new(self.request.body_mut()).poll_frame(cx) {
+            match Pin::new(&mut self.body).poll_frame(cx) {
                 Poll::Pending => break,
                 Poll::Ready(None) => self.end(&HeaderMap::new())?,
                 Poll::Ready(Some(frame)) => match frame?.into_data() {
@@ -129,18 +142,21 @@ impl Outgoing {
     fn end(&mut self, trailers: &HeaderMap) -> Result<(), BodyError> {
         self.taken = true;
         match self.left {
-            Length::Unknown => chunks::write_end(&mut self.ready, &announced(trailers, self.request.headers())),
+            Length::Unknown => {
+                let named = self.named(trailers);
+                chunks::write_end(&mut self.ready, &named);
+            }
             Length::Exactly(0) => {}
             Length::Exactly(_) => return Err(BodyError::broken("it is shorter than it says")),
         }
         Ok(())
     }
-}
 
-/// Those of the trailer fields that the head named.
-fn announced(trailers: &HeaderMap, head: &HeaderMap) -> HeaderMap {
-    let names = || head.get_all(TRAILER).iter().filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(','));
-    let is_named = |wanted: &str| names().any(|name| name.trim().eq_ignore_ascii_case(wanted));
-    let kept = trailers.iter().filter(|(name, _)| is_named(name.as_str()));
-    kept.map(|(name, value)| (name.clone(), value.clone())).collect()
+    /// Those of the trailer fields that the head named.
+    fn named(&self, trailers: &HeaderMap) -> HeaderMap {
+        let names = || self.announced.iter().filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(','));
+        let is_named = |wanted: &str| names().any(|name| name.trim().eq_ignore_ascii_case(wanted));
+        let kept = trailers.iter().filter(|(name, _)| is_named(name.as_str()));
+        kept.map(|(name, value)| (name.clone(), value.clone())).collect()
+    }
 }

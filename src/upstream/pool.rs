@@ -8,13 +8,13 @@ use std::{
 };
 
 use bytes::BytesMut;
-use http::{Request, StatusCode};
+use http::StatusCode;
 use tokio::{task::coop::unconstrained, time::Instant};
 
 use super::{
     body::Payload,
     head::{self, BadHead, Head},
-    outgoing::{Outgoing, Stuck},
+    outgoing::{Outgoing, Outline, Stuck},
     stream::{Inlet, Stream, Wire},
 };
 
@@ -58,9 +58,9 @@ impl Live {
     }
 
     /// Makes a request ready to go.
-    pub(super) fn begin(&mut self, request: Request<Payload>) -> Outgoing {
+    pub(super) fn begin(&mut self, outline: Outline<'_>, body: Payload) -> Outgoing {
         self.inlet.from.begin();
-        Outgoing::new(request, std::mem::take(&mut self.buffer))
+        Outgoing::new(outline, body, std::mem::take(&mut self.buffer))
     }
 
     /// Sends, and waits for the head of the answer; what the app says before its answer (1xx) is for nobody.
@@ -73,7 +73,7 @@ impl Live {
         loop {
             while let Some(end) = head::end(&self.inlet.read) {
                 let bytes = self.inlet.read.split_to(end).freeze();
-                let head = Head::parse(&bytes, request.method(), request.wants_upgrade())?;
+                let head = Head::parse(&bytes, &request.method, request.upgrade)?;
                 if !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS {
                     return Poll::Ready(Ok(head));
                 }

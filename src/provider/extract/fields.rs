@@ -16,18 +16,79 @@ const ALIKE: &str = "another field's name is read alike by some";
 const TOO_MANY: &str = "there are more than a thousand fields";
 const ENCODING: &str = "the value is not well encoded";
 
+/// One field of a form or a query as it is written.
+pub(super) struct Piece<'a> {
+    bytes: &'a [u8],
+    /// Where the name ends.
+    equals: usize,
+    /// Whether the name is what is written: nothing in it is encoded, and nothing of it does PHP spell otherwise.
+    clear: bool,
+    semicolon: bool,
+}
+
+impl<'a> Piece<'a> {
+    fn name(&self) -> &'a [u8] {
+        &self.bytes[..self.equals]
+    }
+
+    fn value(&self) -> &'a [u8] {
+        self.bytes.get(self.equals + 1..).unwrap_or_default()
+    }
+}
+
+/// The bytes that mean something in a form beside themselves; of those in names PHP makes others.
+const MARKS: [bool; 256] = {
+    let mut marks = [false; 256];
+    let bytes = b"&=;%+ .[\0";
+    let mut at = 0;
+    while at < bytes.len() {
+        marks[bytes[at] as usize] = true;
+        at += 1;
+    }
+    marks
+};
+
+/// The fields of a form or a query, found in one pass over its bytes.
+pub(super) fn pieces(raw: &[u8]) -> Result<Vec<Piece<'_>>, &'static str> {
+    let mut pieces = Vec::with_capacity(16);
+    let mut rest = Some(raw);
+    while let Some(raw) = rest.take() {
+        if pieces.len() == MAX_FIELDS {
+            return Err(TOO_MANY);
+        }
+        let mut piece = Piece { bytes: raw, equals: raw.len(), clear: true, semicolon: false };
+        let (mut at, mut named) = (0, false);
+        while let Some(step) = raw[at..].iter().position(|byte| MARKS[usize::from(*byte)]) {
+            at += step;
+            match raw[at] {
+                b'&' => {
+                    piece.bytes = &raw[..at];
+                    piece.equals = piece.equals.min(at);
+                    rest = Some(&raw[at + 1..]);
+                    break;
+                }
+                b'=' if !named => (piece.equals, named) = (at, true),
+                b'=' => {}
+                b';' => piece.semicolon = true,
+                _ => piece.clear &= named,
+            }
+            at += 1;
+        }
+        pieces.push(piece);
+    }
+    Ok(pieces)
+}
+
 /// Reads one field of a form or a query.
-pub(super) fn form<'a>(raw: &'a [u8], name: &str, dialect: Dialect) -> Raw<'a> {
+pub(super) fn form<'a>(pieces: &[Piece<'a>], name: &str, dialect: Dialect) -> Raw<'a> {
     let mut fields = Fields::wanted(name, dialect);
-    for (count, piece) in split(raw, b'&').enumerate() {
-        if count == MAX_FIELDS {
-            return Raw::Odd(TOO_MANY);
+    for piece in pieces {
+        if dialect == Dialect::Strict && piece.semicolon {
+            fields.semicolons(piece.bytes);
         }
-        let (name, value) = name_and_value(piece);
-        if dialect == Dialect::Strict && memchr::memchr(b';', piece).is_some() {
-            fields.semicolons(piece);
+        if !piece.clear || fields.wanted.is_spelt(piece.name()) {
+            fields.see(&unplus(piece.name()), piece.value());
         }
-        fields.see(&unplus(name), value);
     }
     match fields.found {
         Sight::Nothing => Raw::Absent,
@@ -181,6 +242,11 @@ impl<'n> Wanted<'n> {
         };
         let variable = if plain(start) { Cow::Borrowed(start) } else { Cow::Owned(mangle(cut(start))) };
         Self { name, variable, brackets }
+    }
+
+    /// Whether a name that is what is written could be that of the wanted field, here or in PHP.
+    fn is_spelt(&self, written: &[u8]) -> bool {
+        *written == *self.name.as_bytes() || *written == *self.variable
     }
 
     /// Spaces in front are dropped, a NUL ends the name, and what no PHP variable may hold becomes `_`.

@@ -293,6 +293,19 @@ impl<'a> Document<'a> {
     }
 }
 
+/// The bytes at which the reading of a text has to stop and look.
+const STOPS: [bool; 256] = {
+    let mut stops = [false; 256];
+    let mut control = 0;
+    while control < 0x20 {
+        stops[control] = true;
+        control += 1;
+    }
+    stops[b'"' as usize] = true;
+    stops[b'\\' as usize] = true;
+    stops
+};
+
 /// Goes once over the text (RFC 8259), with the containers that are open on a list of its own: no depth overflows.
 struct Parser<'a> {
     bytes: &'a [u8],
@@ -415,20 +428,21 @@ impl Parser<'_> {
     fn string(&mut self) -> Result<Kind, &'static str> {
         self.at += 1;
         let (first, mut kind) = (self.at, Kind::Plain);
-        loop {
-            match self.bytes.get(self.at) {
-                Some(b'"') => {
+        while let Some(plain) = self.bytes[self.at..].iter().position(|byte| STOPS[usize::from(*byte)]) {
+            self.at += plain;
+            match self.bytes[self.at] {
+                b'"' => {
                     self.at += 1;
                     return Ok(kind);
                 }
-                Some(b'\\') => {
+                b'\\' => {
                     self.escape(first)?;
                     kind = Kind::Escaped;
                 }
-                None | Some(0..=0x1f) => return Err(NO_JSON),
-                Some(_) => self.at += 1,
+                _ => break,
             }
         }
+        Err(NO_JSON)
     }
 
     fn escape(&mut self, first: usize) -> Result<(), &'static str> {
