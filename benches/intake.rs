@@ -10,7 +10,7 @@ use http_body_util::Full;
 use oncegate::{
     config::{Loaded, World},
     dispatch::{self, App, Dispatch, SendError},
-    intake::{Intake, Received},
+    intake::{Intake, Received, reading::Rulebook},
     rule::{Head, Rules},
     store::memory::{self, Memory},
     telemetry::Metrics,
@@ -75,11 +75,11 @@ fn json(n: usize) -> Received {
     received("application/json", format!("{{\"object\":\"event\",\"data\":{data},\"id\":\"evt_{n:016}\"}}"))
 }
 
-async fn round(rules: &Rules, make: fn(usize) -> Received) -> f64 {
+async fn round(book: &Arc<Rulebook>, make: fn(usize) -> Received) -> f64 {
     let clock = SteadyClock::starting_at(Timestamp::from_millis(1_772_445_600_000));
     let store = Memory::new(memory::Options::default());
     let dispatch = Dispatch::new(store, AtOnce, clock, Arc::new(Metrics::new()), dispatch::Options::default());
-    let intake = Intake::new(dispatch, "http://app".to_owned(), std::collections::HashMap::new());
+    let intake = Intake::new(dispatch);
     let callbacks: Vec<_> = (0..CALLBACKS).map(make).collect();
     let begun = Instant::now();
     for received in callbacks {
@@ -90,8 +90,8 @@ async fn round(rules: &Rules, make: fn(usize) -> Received) -> f64 {
             host: &received.host,
             source: received.source,
         };
-        let Some(route) = rules.classify(&head) else { panic!("no callback") };
-        let handled = tokio::spawn(Arc::clone(&intake).handle(route, received)).await;
+        let Some(route) = book.rules.classify(&head) else { panic!("no callback") };
+        let handled = tokio::spawn(Arc::clone(&intake).handle(Arc::clone(book), route, received)).await;
         let Ok(oncegate::intake::Reply::Whole(response)) = handled else { panic!("no answer") };
         assert_eq!(response.status(), StatusCode::OK);
     }
@@ -104,8 +104,8 @@ fn main() {
     for (name, reference, make) in
         [("form of 200 bytes", "form:id", form as fn(usize) -> Received), ("JSON event of 2.4 KB", "json:$.id", json)]
     {
-        let rules = config(reference);
-        let best = (0..ROUNDS).map(|_| runtime.block_on(round(&rules, make))).fold(f64::MAX, f64::min);
+        let book = Arc::new(Rulebook::new(config(reference), std::collections::HashMap::new(), "http://app"));
+        let best = (0..ROUNDS).map(|_| runtime.block_on(round(&book, make))).fold(f64::MAX, f64::min);
         _ = writeln!(std::io::stdout(), "{name}: {best:.0} ns");
     }
 }

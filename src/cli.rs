@@ -23,7 +23,10 @@ use std::{
 use anyhow::bail;
 use clap::{Parser, Subcommand, ValueHint};
 
-use crate::config::{Config, Loaded, World};
+use crate::{
+    config::{Config, Loaded, World},
+    watch::Content,
+};
 
 const EXAMPLES: &str = "\
 Begin here:
@@ -112,12 +115,22 @@ pub fn main() -> ExitCode {
 ///
 /// Every fault of the configuration.
 pub fn load(path: &Path) -> anyhow::Result<Config> {
-    let loaded = Loaded::from_file(path, &World::real());
+    load_with_files(path).map(|(config, _)| config)
+}
+
+/// The same, with every file that was read and what it was.
+///
+/// # Errors
+///
+/// As [`load`].
+pub fn load_with_files(path: &Path) -> anyhow::Result<(Config, Vec<(PathBuf, Content)>)> {
+    let mut loaded = Loaded::from_file(path, &World::real());
+    let files = std::mem::take(&mut loaded.files);
     for warning in &loaded.warnings {
         eprintln!("warning: {warning}");
     }
     match loaded.into_config() {
-        Ok(config) => Ok(config),
+        Ok(config) => Ok((config, files)),
         Err(faults) => {
             let lines: Vec<_> = faults.iter().map(|fault| format!("\n  {fault}")).collect();
             bail!("the configuration has {}:{}", counted(faults.len(), "fault"), lines.concat())

@@ -1,5 +1,6 @@
 //! The configuration as a whole: loads it, lays it over preset and sample, and tells every fault at once.
 
+pub mod change;
 pub mod keys;
 pub mod options;
 pub mod provider;
@@ -11,7 +12,10 @@ mod tls;
 mod tree;
 mod windows;
 
-use std::path::Path;
+use std::{
+    cell::RefCell,
+    path::{Path, PathBuf},
+};
 
 pub use self::{
     options::{AdminOptions, Engine, GatewayOptions, StoreOptions, UpstreamOptions},
@@ -24,7 +28,7 @@ use self::{
     setting::Problem,
     tree::Node,
 };
-use crate::{acme, provider::contract::Keyring, rule::Rules, telemetry::LogOptions};
+use crate::{acme, provider::contract::Keyring, rule::Rules, telemetry::LogOptions, watch::Content};
 
 /// The sample, which is the default: the values of its sections hold where the user's file says nothing.
 pub const SAMPLE: &str = include_str!("../config.toml");
@@ -75,6 +79,8 @@ pub struct Loaded {
     pub warnings: Vec<Finding>,
     /// Every value in force, and where it came from.
     pub effective: Vec<Effective>,
+    /// Every file that was read, or could not be, and what it was.
+    pub files: Vec<(PathBuf, Content)>,
 }
 
 impl Loaded {
@@ -82,12 +88,15 @@ impl Loaded {
     #[must_use]
     pub fn from_file(path: &Path, world: &World<'_>) -> Self {
         let name = path.display().to_string();
-        let (text, fault) = match (world.file)(path).map(String::from_utf8) {
+        let read = (world.file)(path);
+        let content = content(&read);
+        let (text, fault) = match read.map(String::from_utf8) {
             Ok(Ok(text)) => (text, None),
             Ok(Err(_)) => (String::new(), Some("the file is no UTF-8 text".to_owned())),
             Err(error) => (String::new(), Some(format!("the file cannot be read: {error}"))),
         };
         let mut loaded = Self::from_text(&name, &text, world);
+        loaded.files.insert(0, (path.to_owned(), content));
         loaded.faults.extend(fault.map(|message| Finding {
             origin: Origin { source: Source::File(name.into()), line: None },
             path: String::new(),
@@ -107,10 +116,24 @@ impl Loaded {
         if let Some((name, text)) = preset {
             documents.push(document(Source::Preset(name), text, &mut report));
         }
-        let config = read(preset.map(|(name, _)| name), documents, world, &mut report);
+        let files = RefCell::new(Vec::new());
+        let file = |path: &Path| {
+            let read = (world.file)(path);
+            files.borrow_mut().push((path.to_owned(), content(&read)));
+            read
+        };
+        let config = read(preset.map(|(name, _)| name), documents, &World { file: &file, ..*world }, &mut report);
         let Report { mut faults, warnings, effective } = report;
         faults.sort_by_key(|fault| fault.origin.line);
-        Self { config, faults, warnings, effective }
+        let mut files = files.into_inner();
+        if faults.is_empty() {
+            // What they hold is taken up when it changes, without the configuration.
+            let is_certificate = |path: &Path| {
+                config.tls.iter().filter_map(TlsOptions::files).any(|f| path == f.certificate || path == f.key)
+            };
+            files.retain(|(path, _)| !is_certificate(path));
+        }
+        Self { config, faults, warnings, effective, files }
     }
 
     /// Where operators look in, as far as that could be read, whatever else is wrong.
@@ -127,6 +150,10 @@ impl Loaded {
     pub fn into_config(self) -> Result<Config, Vec<Finding>> {
         if self.faults.is_empty() { Ok(self.config) } else { Err(self.faults) }
     }
+}
+
+fn content(read: &std::io::Result<Vec<u8>>) -> Content {
+    read.as_ref().map_or_else(|error| Content::Unreadable(error.kind()), |bytes| Content::of(bytes))
 }
 
 fn document(source: Source, text: &str, report: &mut Report) -> Document {
@@ -165,7 +192,7 @@ fn read(preset: Option<&'static str>, mut documents: Vec<Document>, world: &Worl
         let mut section = Section::open("gateway", &documents, report);
         section.fault("listen", "the gate listens nowhere", "write at least one address, or a [[tls]]");
     }
-    let upstream = UpstreamOptions::read(&mut Section::open("upstream", &documents, report));
+    let upstream = UpstreamOptions::read(&mut Section::open("upstream", &documents, report), world);
     let base = windows::base_policy(&upstream);
     report.effective.extend(rules::defaults(&base));
     let configured: Vec<_> = providers.iter().map(|options| options.provider).collect();

@@ -16,6 +16,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use http::{HeaderValue, Response, StatusCode, header};
 use tokio::{
@@ -77,7 +78,7 @@ pub struct Dispatch<S, A> {
     pub clock: SteadyClock,
     /// What is counted.
     pub metrics: Arc<Metrics>,
-    options: Options,
+    options: ArcSwap<Options>,
     ids: AtomicU64,
     permits: DashMap<LeaseId, oneshot::Sender<()>, Spread>,
     waiters: DashMap<LeaseId, Audience, Spread>,
@@ -106,7 +107,7 @@ impl<S: Store, A: App> Dispatch<S, A> {
             app,
             clock,
             metrics,
-            options,
+            options: ArcSwap::from_pointee(options),
             // Names of leases are never used twice, not even by the next process on this machine.
             ids: AtomicU64::new(clock.now().as_millis() << 20),
             permits: DashMap::default(),
@@ -242,11 +243,23 @@ impl<S: Store, A: App> Dispatch<S, A> {
 
     /// A place among those who wait for an answer; `None` where there is no room for one more.
     pub fn take_place(self: &Arc<Self>) -> Option<Place<S, A>> {
-        if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.options.max_waiters {
+        if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.options.load().max_waiters {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
         Some(Place { dispatch: Arc::clone(self) })
+    }
+
+    /// From now on these bounds hold, and so many callbacks may be in the app at once.
+    ///
+    /// # Errors
+    ///
+    /// When the store can't be used; nothing has changed then.
+    pub async fn resize(self: &Arc<Self>, options: Options, places: usize) -> Result<(), CommitError> {
+        let locks = vec![LockChange::Places(places)];
+        self.commit(Transition { locks, ..Transition::default() }).await?;
+        self.options.store(Arc::new(options));
+        Ok(())
     }
 
     /// How many callers wait.
@@ -378,7 +391,7 @@ impl<S: Store, A: App> Dispatch<S, A> {
     /// Reads an answer whole, until the deadline; one that is too large loses its body.
     async fn read_whole(&self, response: Response<A::Body>, deadline: Instant) -> Result<Full, SendError> {
         let (head, body) = response.into_parts();
-        let body = tokio::time::timeout_at(deadline, read(body, self.options.max_answer)).await;
+        let body = tokio::time::timeout_at(deadline, read(body, self.options.load().max_answer)).await;
         let body = body.map_err(|_| SendError::TooSlow)?.map_err(SendError::Unknown)?;
         let content_type = head.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
         let answer = self.answers.intern(head.status, content_type, body.as_deref());
@@ -392,7 +405,7 @@ impl<S: Store, A: App> Dispatch<S, A> {
         if !policy.is_success(answer) {
             return Ending::Rejected(Arc::clone(answer));
         }
-        let large = answer.body.as_ref().is_some_and(|body| body.len() > self.options.max_remembered_answer);
+        let large = answer.body.as_ref().is_some_and(|body| body.len() > self.options.load().max_remembered_answer);
         // Too large to remember: a tombstone, which still acknowledges.
         Ending::Accepted(if large { Arc::new(Answer { body: None, ..(**answer).clone() }) } else { Arc::clone(answer) })
     }

@@ -1,36 +1,47 @@
 //! The composition root: from a configuration to a running gate, and the order in which its parts start and stop.
 
 mod certificates;
+mod options;
+mod ports;
+pub mod reload;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tokio::{
+    net::TcpListener,
+    sync::watch,
+    task::{AbortHandle, JoinHandle},
+};
+use tokio_rustls::rustls::ServerConfig;
 
-use self::certificates::Keeper;
+use self::{
+    certificates::Keeper,
+    options::{dispatch_options, listener_options, memory_options, reception_options, rulebook, upstream_options},
+    ports::Ports,
+};
 use crate::{
     admin::{self, Api, Guard, Readiness},
     callback::Channel,
-    config::Config,
+    config::{Config, change::Door},
     dispatch::{self, Dispatch},
     ingress::{
         Listener,
+        challenges::Challenges,
         listener::{self, Control, Drained},
         reception::{self, Reception},
     },
-    intake::Intake,
-    provider::{PROVIDERS, generic::GENERIC},
+    intake::{Intake, reading::Rulebook},
+    provider::{PROVIDERS, contract::Secret, generic::GENERIC},
     rule::{ProviderChoice, Rules},
-    store::{Store, memory},
+    store::{CommitError, Store, memory},
     telemetry::Metrics,
     time::{Clock, SteadyClock, SystemClock},
-    upstream::{self, Upstream},
+    upstream::Upstream,
 };
 
 /// How often the gauges are looked at.
 const GAUGES: Duration = Duration::from_secs(1);
-/// How long the body of a callback may take to come.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A gate that runs.
 pub struct Running {
@@ -40,6 +51,19 @@ pub struct Running {
     pub admin: Option<SocketAddr>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// By what it runs.
+    config: Config,
+    ports: Ports,
+    tls: Tls,
+    control: Control,
+    road: Box<dyn Road>,
+    upstream: Arc<Upstream>,
+    desk: Desk,
+    /// What tries the app's door when nobody else does.
+    trying: Option<AbortHandle>,
+    /// What keeps certificates in step with their files.
+    keeping: Vec<JoinHandle<()>>,
+    drain: watch::Sender<Duration>,
     ready: Readiness,
     stop: watch::Sender<bool>,
     served: JoinHandle<Drained>,
@@ -52,76 +76,199 @@ pub struct Running {
 ///
 /// When an address can't be had, or the app's address makes no sense.
 pub async fn start(config: Config, metrics: Arc<Metrics>) -> anyhow::Result<Running> {
-    let keeper = Keeper::new(&config).context("acme.ca")?;
-    let listener = open(&config, &keeper, &metrics)?;
-    let desk = match config.admin.listen {
-        Some(address) => Some(
-            TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} (admin.listen)"))?,
-        ),
-        None => None,
-    };
+    let (ports, sockets) = Ports::default().open(&config.doors(), &[], listen_key)?;
+    let (desks, desk) = Ports::default().open(&desk_of(&config), &[], |_| "admin.listen")?;
+    let tls = Tls::of(&config)?;
+    let listener = Listener::over(sockets, tls.options(&config, &metrics, &ports));
     let guard = Guard::new(config.admin.token.as_ref())?;
     let upstream = Arc::new(Upstream::new(upstream_options(&config))?);
     let ready = Readiness::waiting_for(&["gate"]);
     let clock = SteadyClock::starting_at(SystemClock.now());
     let store = memory::Memory::new(memory_options(&config));
     let dispatch = Dispatch::new(store, Arc::clone(&upstream), clock, Arc::clone(&metrics), dispatch_options(&config));
-    let keyrings = config.providers.iter().map(|options| (options.provider.name, options.keyring.clone())).collect();
-    let intake = Intake::new(Arc::clone(&dispatch), config.upstream.url.clone(), keyrings);
-    let rules = config.rules.clone();
-    foresee(&rules, &metrics);
-    let reception = Reception::new(config.rules, intake, Arc::clone(&upstream), reception_options(&config.gateway));
+    let intake = Intake::new(Arc::clone(&dispatch));
+    foresee(&config.rules, &metrics);
+    let options = reception_options(&config);
+    let reception = Reception::new(rulebook(&config), intake, Arc::clone(&upstream), options);
 
-    let addresses = listener.addresses();
-    let admin = desk.as_ref().and_then(|desk| desk.local_addr().ok());
     let (stop, stopped) = watch::channel(false);
     let api = Api::new(Arc::clone(&dispatch), guard);
-    let mut beside = vec![
+    let (drain, limit) = watch::channel(config.gateway.drain);
+    let control = listener.control();
+    let beside = vec![
         tokio::spawn(Arc::clone(&dispatch).run_timers()),
-        tokio::spawn(show_gauges(dispatch, Arc::clone(&upstream), rules, listener.control(), Arc::clone(&metrics))),
+        tokio::spawn(show_gauges(
+            Arc::clone(&dispatch),
+            Arc::clone(&upstream),
+            Arc::clone(&reception),
+            control.clone(),
+            Arc::clone(&metrics),
+        )),
     ];
-    if !config.upstream.check_every.is_zero() {
-        beside.push(tokio::spawn(async move { upstream.watch(config.upstream.check_every).await }));
-    }
-    beside.extend(keeper.keep(&metrics));
-    if let Some(desk) = desk {
-        let ended = until(stopped.clone());
-        beside.push(tokio::spawn(admin::serve(desk, Arc::clone(&metrics), ready.clone(), api, ended)));
-    }
-    let served = tokio::spawn(listener.serve(reception, until(stopped), move || config.gateway.drain));
-    ready.ready("gate");
-    Ok(Running { addresses, admin, metrics, ready, stop, served, beside })
-}
-
-/// Binds every address, and says at which of them TLS is spoken.
-fn open(config: &Config, keeper: &Keeper, metrics: &Metrics) -> anyhow::Result<Listener> {
-    let mut options = listener_options(config, metrics);
-    options.challenges = keeper.challenges();
-    let shown = keeper.shown();
-    let bind = |address: SocketAddr| listener::bind(address, options.backlog);
-    let plain = config.gateway.listen.iter().map(|address| bind(*address)).collect::<Result<Vec<_>, _>>();
-    let mut sockets = plain.context("gateway.listen")?;
-    for address in shown.addresses() {
-        let socket = bind(address).context("tls.listen")?;
-        if let Some(terms) = shown.terms(address, config.gateway.http2)? {
-            options.tls.insert(socket.local_addr()?, terms);
-        }
-        sockets.push(socket);
-    }
-    Ok(Listener::over(sockets, options))
+    let served = tokio::spawn(listener.serve(Arc::clone(&reception), until(stopped), move || *limit.borrow()));
+    let mut running = Running {
+        addresses: ports.addresses(),
+        admin: None,
+        metrics,
+        config,
+        ports,
+        tls,
+        control,
+        road: Box::new(Parts { reception, dispatch, api }),
+        upstream,
+        desk: Desk::default(),
+        trying: None,
+        keeping: Vec::new(),
+        drain,
+        ready,
+        stop,
+        served,
+        beside,
+    };
+    running.open_desk(desks, desk);
+    running.try_the_app();
+    running.keep_certificates();
+    running.ready.ready("gate");
+    running.metrics.reloads.started(SystemClock.now());
+    Ok(running)
 }
 
 impl Running {
+    /// How long what is under way may take when the gate is told to stop.
+    #[must_use]
+    pub fn drain(&self) -> Duration {
+        self.config.gateway.drain
+    }
+
     /// Takes nothing more in, finishes what is under way within the configured limit, and says whether that was all.
     pub async fn stop(self) -> Drained {
         self.ready.not_ready("gate", "it is shutting down");
+        // An address is free when nobody holds its socket.
+        drop((self.ports, self.desk));
         self.stop.send_replace(true);
         let drained = self.served.await.unwrap_or(Drained { unfinished: 0 });
         // The timers run until the last caller has his answer.
         for task in self.beside {
             task.abort();
         }
+        self.trying.iter().for_each(AbortHandle::abort);
+        self.keeping.iter().for_each(JoinHandle::abort);
         drained
+    }
+
+    /// Shows figures and health at this address from now on, and at the one before no more.
+    fn open_desk(&mut self, ports: Ports, sockets: Vec<TcpListener>) {
+        let (stop, stopped) = watch::channel(false);
+        self.admin = ports.addresses().first().copied();
+        for socket in sockets {
+            let (metrics, ready) = (Arc::clone(&self.metrics), self.ready.clone());
+            self.road.open_desk(socket, metrics, ready, stopped.clone());
+        }
+        self.desk = Desk { ports, _stop: Some(stop) };
+    }
+
+    /// Keeps the certificates that are shown now, and those before no more.
+    fn keep_certificates(&mut self) {
+        self.keeping.drain(..).for_each(|task| task.abort());
+        if let Some(keeper) = self.tls.keeper.take() {
+            self.keeping = keeper.keep(&self.metrics);
+        }
+    }
+
+    /// Tries the app's door as often as is configured, and no more as it was before.
+    fn try_the_app(&mut self) {
+        if let Some(trying) = self.trying.take() {
+            trying.abort();
+        }
+        let (upstream, every) = (Arc::clone(&self.upstream), self.config.upstream.check_every);
+        if !every.is_zero() {
+            self.trying = Some(tokio::spawn(async move { upstream.watch(every).await }).abort_handle());
+        }
+    }
+}
+
+/// The certificates, and on what terms TLS is spoken at each address.
+struct Tls {
+    terms: Vec<(Door, Arc<ServerConfig>)>,
+    challenges: Option<Arc<Challenges>>,
+    /// What will keep them.
+    keeper: Option<Keeper>,
+}
+
+impl Tls {
+    fn of(config: &Config) -> anyhow::Result<Self> {
+        let keeper = Keeper::new(config).context("acme.ca")?;
+        let mut terms = Vec::new();
+        for address in keeper.shown().addresses() {
+            let spoken = keeper.shown().terms(address, config.gateway.http2)?;
+            terms.extend(spoken.map(|terms| (Door { address, tls: true }, terms)));
+        }
+        Ok(Self { terms, challenges: keeper.challenges(), keeper: Some(keeper) })
+    }
+
+    /// What the listener is told, with the terms by the addresses that are bound.
+    fn options(&self, config: &Config, metrics: &Metrics, ports: &Ports) -> listener::Options {
+        let bound = |(door, terms): &(Door, Arc<ServerConfig>)| Some((ports.bound(*door)?, Arc::clone(terms)));
+        let tls = self.terms.iter().filter_map(bound).collect();
+        listener::Options { tls, challenges: self.challenges.clone(), ..listener_options(config, metrics) }
+    }
+}
+
+/// The key that an address for callers stands under.
+const fn listen_key(door: Door) -> &'static str {
+    if door.tls { "tls.listen" } else { "gateway.listen" }
+}
+
+/// Where figures and health are to be shown.
+fn desk_of(config: &Config) -> Vec<Door> {
+    config.admin.listen.iter().map(|address| Door { address: *address, tls: false }).collect()
+}
+
+/// Where figures and health are shown; it closes when this is dropped.
+#[derive(Default)]
+struct Desk {
+    ports: Ports,
+    _stop: Option<watch::Sender<bool>>,
+}
+
+/// What is above the store, whichever that is, as far as it changes while it runs.
+trait Road: Send + Sync {
+    /// Requests that come from now on go by these.
+    fn change(&self, book: Rulebook, options: reception::Options);
+
+    /// Whoever uses the API has to know this from now on.
+    fn expect_token(&self, token: Option<&Secret>);
+
+    /// Shows figures and health, and lets people act, until it is told to stop.
+    fn open_desk(&self, socket: TcpListener, metrics: Arc<Metrics>, ready: Readiness, stop: watch::Receiver<bool>);
+
+    /// From now on these bounds hold.
+    fn resize(&self, options: dispatch::Options, places: usize) -> Resized<'_>;
+}
+
+type Resized<'r> = Pin<Box<dyn Future<Output = Result<(), CommitError>> + Send + 'r>>;
+
+struct Parts<S: Store> {
+    reception: Arc<Reception<S>>,
+    dispatch: Arc<Dispatch<S, Arc<Upstream>>>,
+    api: Arc<Api<S, Arc<Upstream>>>,
+}
+
+impl<S: Store> Road for Parts<S> {
+    fn change(&self, book: Rulebook, options: reception::Options) {
+        self.reception.change(book, options);
+    }
+
+    fn expect_token(&self, token: Option<&Secret>) {
+        self.api.guard().knows(token);
+    }
+
+    fn open_desk(&self, socket: TcpListener, metrics: Arc<Metrics>, ready: Readiness, stop: watch::Receiver<bool>) {
+        tokio::spawn(admin::serve(socket, metrics, ready, Arc::clone(&self.api), until(stop)));
+    }
+
+    fn resize(&self, options: dispatch::Options, places: usize) -> Resized<'_> {
+        Box::pin(self.dispatch.resize(options, places))
     }
 }
 
@@ -147,16 +294,23 @@ fn foresee(rules: &Rules, metrics: &Metrics) {
 async fn show_gauges<S: Store>(
     dispatch: Arc<Dispatch<S, Arc<Upstream>>>,
     upstream: Arc<Upstream>,
-    rules: Rules,
+    reception: Arc<Reception<S>>,
     listener: Control,
     metrics: Arc<Metrics>,
 ) {
     let gauge = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+    // Each set of rules counts for itself.
+    let (mut book, mut failed_before) = (reception.book(), 0);
     loop {
+        let current = reception.book();
+        if !Arc::ptr_eq(&book, &current) {
+            failed_before += book.rules.failed_expressions();
+            book = current;
+        }
         let counts = dispatch.store.counts();
         metrics.connections.set(gauge(listener.open_connections()));
         metrics.set_forgotten_early(counts.evicted);
-        metrics.set_failed_expressions(rules.failed_expressions());
+        metrics.set_failed_expressions(failed_before + book.rules.failed_expressions());
         metrics.waiters.set(gauge(dispatch.waiting()));
         metrics.in_flight.set(gauge(counts.in_flight));
         metrics.review_entries.set(gauge(counts.review));
@@ -168,60 +322,5 @@ async fn show_gauges<S: Store>(
         let now = dispatch.clock.now();
         metrics.set_oldest_due(counts.next_due.map(|due| now.since(due)).unwrap_or_default());
         tokio::time::sleep(GAUGES).await;
-    }
-}
-
-fn listener_options(config: &Config, metrics: &Metrics) -> listener::Options {
-    let gateway = &config.gateway;
-    listener::Options {
-        proxy_protocol: gateway.proxy_protocol.clone(),
-        handshake_timeout: gateway.handshake_timeout,
-        max_handshakes: gateway.max_handshakes,
-        handshakes: metrics.handshakes.clone(),
-        http2: gateway.http2,
-        max_streams: u32::try_from(gateway.max_streams).unwrap_or(u32::MAX),
-        header_timeout: gateway.header_timeout,
-        idle_timeout: gateway.idle_timeout,
-        max_connections: gateway.max_connections,
-        ..listener::Options::default()
-    }
-}
-
-fn upstream_options(config: &Config) -> upstream::Options {
-    let options = &config.upstream;
-    upstream::Options {
-        connect_timeout: options.connect_timeout,
-        timeout: options.timeout,
-        reuse_within: options.reuse_within,
-        idle_timeout: options.idle_timeout,
-        max_idle: options.max_idle,
-        ca: options.ca.clone(),
-        ..upstream::Options::new(options.url.clone())
-    }
-}
-
-fn memory_options(config: &Config) -> memory::Options {
-    memory::Options {
-        places: config.upstream.max_callbacks.map_or(usize::MAX, std::num::NonZero::get),
-        max_remembered: config.store.max_remembered,
-        history: config.store.history,
-        history_retention: config.store.history_retention,
-        ..memory::Options::default()
-    }
-}
-
-fn dispatch_options(config: &Config) -> dispatch::Options {
-    dispatch::Options {
-        max_waiters: config.gateway.max_waiters,
-        max_waiters_per_transaction: config.gateway.max_waiters_per_transaction,
-        ..dispatch::Options::default()
-    }
-}
-
-fn reception_options(gateway: &crate::config::GatewayOptions) -> reception::Options {
-    reception::Options {
-        trusted_proxies: gateway.trusted_proxies.clone(),
-        max_body: gateway.max_body,
-        body_timeout: BODY_TIMEOUT,
     }
 }

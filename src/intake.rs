@@ -24,7 +24,7 @@ pub use self::{learning::Asked, relay::Relayed};
 use self::{
     learning::Sessions,
     noted::{Book, Noted},
-    reading::{Keyrings, Reading, Whole, refused},
+    reading::{Reading, Rulebook, Whole, refused},
     repeat::{Repeats, Turn},
 };
 use crate::{
@@ -97,9 +97,6 @@ pub enum Reply<B> {
 /// The intake.
 pub struct Intake<S, A> {
     dispatch: Arc<Dispatch<S, A>>,
-    /// The app, as it stands in keys and names.
-    upstream: String,
-    keyrings: Keyrings,
     sessions: Sessions,
     repeats: Repeats,
     book: Book,
@@ -114,10 +111,10 @@ const RETRY_SECONDS: u64 = 10;
 
 impl<S: Store, A: App> Intake<S, A> {
     /// An intake that brings its callbacks to `dispatch`.
-    pub fn new(dispatch: Arc<Dispatch<S, A>>, upstream: String, keyrings: Keyrings) -> Arc<Self> {
+    pub fn new(dispatch: Arc<Dispatch<S, A>>) -> Arc<Self> {
         let book = Book::new(Arc::clone(&dispatch.metrics));
         let (sessions, repeats, turned_away) = (Sessions::new(), Repeats::default(), AtomicU64::new(0));
-        Arc::new(Self { dispatch, upstream, keyrings, sessions, repeats, book, turned_away })
+        Arc::new(Self { dispatch, sessions, repeats, book, turned_away })
     }
 
     /// The dispatch.
@@ -125,24 +122,25 @@ impl<S: Store, A: App> Intake<S, A> {
         &self.dispatch
     }
 
-    /// Deals with one callback. Whoever polls this must see it to its end, for a caller that hangs up cancels nothing.
-    pub async fn handle(self: Arc<Self>, route: Route, received: Received) -> Reply<A::Body> {
+    /// Deals with one callback, which `book` has taken for one. Whoever polls this must see it to its end, for a caller
+    /// that hangs up cancels nothing.
+    pub async fn handle(self: Arc<Self>, book: Arc<Rulebook>, route: Route, received: Received) -> Reply<A::Body> {
         match route.channel {
-            Channel::Webhook => self.webhook(&route, received).await,
-            Channel::Return => Box::pin(self.back(&route, received)).await,
+            Channel::Webhook => self.webhook(&book, &route, received).await,
+            Channel::Return => Box::pin(self.back(&book, &route, received)).await,
         }
     }
 
-    async fn webhook(self: Arc<Self>, route: &Route, received: Received) -> Reply<A::Body> {
+    async fn webhook(self: Arc<Self>, book: &Rulebook, route: &Route, received: Received) -> Reply<A::Body> {
         let now = self.dispatch.clock_now();
-        let reading = Reading::of(route, &received.whole(), &self.upstream, &self.keyrings, now);
+        let reading = Reading::of(route, &received.whole(), book, now);
         let source = received.source;
         let mut line = Noted::new(&reading, source);
         if let Some((decision, treatment, why)) = refused(&reading) {
             line.decision(decision, why);
             self.dispatch.metrics.count_joined(reading.joined_by(false));
             let treatment = if reading.policy.shadow { None } else { Some(treatment) };
-            return Box::pin(self.treat(&reading, received, decision, treatment, line)).await;
+            return Box::pin(self.treat(book, &reading, received, decision, treatment, line)).await;
         }
         let request = Arc::new(received.into_request());
         let keys: Vec<_> = reading.statements.iter().flatten().map(|s| s.identified.transaction).collect();
@@ -273,6 +271,7 @@ impl<S: Store, A: App> Intake<S, A> {
     /// What a callback meets whose signature is wrong, or of which nobody can tell what it is about.
     async fn treat(
         self: &Arc<Self>,
+        book: &Rulebook,
         reading: &Reading,
         received: Received,
         decision: Decision,
@@ -289,7 +288,7 @@ impl<S: Store, A: App> Intake<S, A> {
                 line.tell(&self.book, plain(reading.provider.refusal(), "The signature does not fit.\n"))
             }
             Treatment::Refuse => line.tell(&self.book, plain(StatusCode::UNPROCESSABLE_ENTITY, UNREADABLE)),
-            Treatment::Review => self.keep(reading, request, source, decision, line).await,
+            Treatment::Review => self.keep(book, reading, request, source, decision, line).await,
         }
     }
 
@@ -369,10 +368,10 @@ impl<S: Store, A: App> Intake<S, A> {
     }
 
     /// A payer who comes back: waits his turn, goes to the app, and gets his own page.
-    async fn back(self: Arc<Self>, route: &Route, received: Received) -> Reply<A::Body> {
+    async fn back(self: Arc<Self>, book: &Rulebook, route: &Route, received: Received) -> Reply<A::Body> {
         let now = self.dispatch.clock_now();
         let started = Instant::now();
-        let reading = Reading::of(route, &received.whole(), &self.upstream, &self.keyrings, now);
+        let reading = Reading::of(route, &received.whole(), book, now);
         let mut line = Noted::new(&reading, received.source);
         let why = match &reading.statements {
             Err(why) => why.0.clone(),
@@ -395,7 +394,7 @@ impl<S: Store, A: App> Intake<S, A> {
         }
         let learns = !route.learn.is_empty();
         let heed = learns.then(|| {
-            let asked = self.asked(Arc::clone(&route.learn), &received.method, &received.host, &received.headers);
+            let asked = self.asked(book, Arc::clone(&route.learn), &received.method, &received.host, &received.headers);
             asked.under(&reading.claimed.names)
         });
         let request = received.into_request();

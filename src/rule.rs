@@ -1,6 +1,7 @@
 //! Which requests are callbacks, how they are read, and which policy each of their events gets.
 
 pub mod choices;
+pub mod keying;
 pub mod learn;
 pub mod matcher;
 pub mod path;
@@ -47,10 +48,12 @@ const RETENTION_MARGIN: Duration = Duration::from_secs(24 * 3600);
 const HOLD_MARGIN: Duration = Duration::from_secs(1);
 
 /// One rule: what it matches, and what it chooses.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Rule {
     /// What it is called in logs and metrics.
     pub name: Option<Arc<str>>,
+    /// Where it stands in the configuration.
+    pub place: Arc<str>,
     /// What it matches on.
     pub matcher: Matcher,
     /// What it chooses for what it matches.
@@ -153,6 +156,12 @@ impl Rules {
     #[must_use]
     pub fn base(&self) -> &Policy {
         &self.0.base
+    }
+
+    /// The fingerprint of all that decides under which keys and names callbacks for the app at `upstream` are known.
+    #[must_use]
+    pub fn keying(&self, upstream: &str) -> u64 {
+        keying::era(&self.0.rules, upstream)
     }
 
     /// How often a `when` failed, and its rule therefore did not match.
@@ -318,6 +327,12 @@ impl Rules {
 
     fn those(&self, set: RuleSet) -> impl Iterator<Item = &Rule> {
         self.0.rules.iter().enumerate().filter(move |(i, _)| set >> i & 1 == 1).map(|(_, rule)| rule)
+    }
+}
+
+impl PartialEq for Rules {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.rules == other.0.rules && self.0.base == other.0.base
     }
 }
 

@@ -7,6 +7,7 @@ mod line;
 mod log;
 mod metrics;
 mod process;
+mod reloads;
 
 pub use self::{
     escape::{cardless, escaped, outside},
@@ -17,4 +18,5 @@ pub use self::{
     metrics::{
         CallbackCounters, Channels, DECISIONS, Handshake, Handshakes, JOINED_BY, Metrics, OUTCOMES, RequestKind,
     },
+    reloads::{Reloaded, Reloads},
 };

@@ -15,6 +15,7 @@ mod stream;
 
 use std::{future::poll_fn, path::PathBuf, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 
@@ -34,7 +35,7 @@ use self::{
 };
 
 /// Where the app is, and how long we wait for it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// `http://host[:port]`, `https://host[:port]` or `unix:/path/to/socket`.
     pub url: String,
@@ -112,15 +113,41 @@ pub enum SendError {
 
 /// The app, seen from here.
 pub struct Upstream {
+    way: ArcSwap<Way>,
+    reach: Reach,
+}
+
+/// The way to the app, with the connections that are kept.
+pub struct Way {
     connector: Connector,
     pool: Arc<Pool>,
     options: Options,
-    reach: Reach,
 }
 
 impl std::fmt::Debug for Upstream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Upstream").field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("Upstream").field("options", &self.way.load().options).finish_non_exhaustive()
+    }
+}
+
+impl Way {
+    /// Makes ready; connects to nothing yet.
+    ///
+    /// # Errors
+    /// If the URL is none of ours, or the certificate authorities cannot be read.
+    pub fn new(options: Options) -> Result<Self, UpstreamError> {
+        let pool = Arc::new(Pool::new(options.max_idle, options.idle_timeout));
+        Ok(Self { connector: Connector::new(&options)?, pool, options })
+    }
+
+    fn connection(&self, live: Box<Live>, reused: bool) -> Connection {
+        Connection { live, reused, timeout: self.options.timeout, stall: self.options.stall_timeout }
+    }
+}
+
+impl std::fmt::Debug for Way {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Way").field("options", &self.options).finish_non_exhaustive()
     }
 }
 
@@ -128,20 +155,20 @@ impl Upstream {
     /// Makes ready; connects to nothing yet.
     ///
     /// # Errors
-    /// If the URL is none of ours, or the certificate authorities cannot be read.
+    /// As [`Way::new`].
     pub fn new(options: Options) -> Result<Self, UpstreamError> {
-        Ok(Self {
-            connector: Connector::new(&options)?,
-            pool: Arc::new(Pool::new(options.max_idle, options.idle_timeout)),
-            options,
-            reach: Reach::default(),
-        })
+        Ok(Self { way: ArcSwap::from_pointee(Way::new(options)?), reach: Reach::default() })
     }
 
-    /// What it was made with.
+    /// From now on connections go this way. Those in use come to their own end, and those kept idle are closed.
+    pub fn go(&self, way: Way) {
+        self.way.store(Arc::new(way));
+    }
+
+    /// How long a body may stand still, in either direction.
     #[must_use]
-    pub const fn options(&self) -> &Options {
-        &self.options
+    pub fn stall_timeout(&self) -> Duration {
+        self.way.load().options.stall_timeout
     }
 
     /// Whether the app can be reached, as far as that is known.
@@ -167,12 +194,8 @@ impl Upstream {
     /// # Errors
     /// If none can be had; nothing was sent.
     pub async fn connect(&self, purpose: Use) -> Result<Connection, NotSent> {
-        let within = match purpose {
-            Use::Callback => self.options.reuse_within,
-            Use::Passthrough => self.options.idle_timeout,
-        };
-        match self.pool.take(within) {
-            Some(live) => Ok(self.connection(live, true)),
+        match self.kept(purpose) {
+            Some(connection) => Ok(connection),
             // Rare, and large: kept out of the futures of the requests that need no new connection.
             None => Box::pin(self.connect_new()).await,
         }
@@ -183,13 +206,19 @@ impl Upstream {
     /// # Errors
     /// If none can be had; nothing was sent.
     pub async fn connect_new(&self) -> Result<Connection, NotSent> {
-        let connected = self.connector.connect(&self.pool).await;
+        let way = self.way.load_full();
+        let connected = way.connector.connect(&way.pool).await;
         self.reach.note(connected.is_ok());
-        Ok(self.connection(connected?, false))
+        Ok(way.connection(connected?, false))
     }
 
-    fn connection(&self, live: Box<Live>, reused: bool) -> Connection {
-        Connection { live, reused, timeout: self.options.timeout, stall: self.options.stall_timeout }
+    fn kept(&self, purpose: Use) -> Option<Connection> {
+        let way = self.way.load();
+        let within = match purpose {
+            Use::Callback => way.options.reuse_within,
+            Use::Passthrough => way.options.idle_timeout,
+        };
+        way.pool.take(within).map(|live| way.connection(live, true))
     }
 }
 

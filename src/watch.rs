@@ -14,7 +14,7 @@ use std::{
 
 use ring::digest::{Context, SHA256, digest};
 
-/// How often files are looked at.
+/// How often files are looked at where nothing else is said.
 pub const EVERY: Duration = Duration::from_secs(1);
 
 /// What a file was found to be.
@@ -85,8 +85,11 @@ impl Stamp {
 }
 
 /// Files, and what each of them is known to be.
-#[derive(Clone, Debug, Default)]
-pub struct Watch(Vec<Watched>);
+#[derive(Clone, Debug)]
+pub struct Watch {
+    files: Vec<Watched>,
+    every: Duration,
+}
 
 #[derive(Clone, Debug)]
 struct Watched {
@@ -111,20 +114,27 @@ impl Watch {
     /// Watches these files from what somebody has read in them.
     pub fn of(files: impl IntoIterator<Item = (PathBuf, Content)>) -> Self {
         let watched = |(path, known)| Watched { path, known, found: known, still: false, stamp: None };
-        Self(files.into_iter().map(watched).collect())
+        Self { files: files.into_iter().map(watched).collect(), every: EVERY }
+    }
+
+    /// Looks so often, instead of each second.
+    #[must_use]
+    pub const fn every(mut self, every: Duration) -> Self {
+        self.every = every;
+        self
     }
 
     /// Looks at every file once, and says which have changed since they were last spoken of and stand still again.
     ///
     /// It reads files, and so is nothing for a task: see [`Self::changed`].
     pub fn look(&mut self) -> Vec<PathBuf> {
-        self.0.iter_mut().filter_map(|watched| watched.look().then(|| watched.path.clone())).collect()
+        self.files.iter_mut().filter_map(|watched| watched.look().then(|| watched.path.clone())).collect()
     }
 
     /// Waits until some have changed, and says which. Nothing is missed when the future is dropped and made anew.
     pub async fn changed(&mut self) -> Vec<PathBuf> {
         loop {
-            tokio::time::sleep(EVERY).await;
+            tokio::time::sleep(self.every).await;
             let mut looking = self.clone();
             let looked = tokio::task::spawn_blocking(move || (looking.look(), looking)).await;
             // A look that panicked, or that came when all was ending, saw nothing.
@@ -139,13 +149,13 @@ impl Watch {
     /// Whether the last look found every file as the one before had.
     #[must_use]
     pub fn is_still(&self) -> bool {
-        self.0.iter().all(|watched| watched.still)
+        self.files.iter().all(|watched| watched.still)
     }
 
     /// What this file was last said to be, if it is among these.
     #[must_use]
     pub fn known(&self, path: &Path) -> Option<Content> {
-        self.0.iter().find(|watched| watched.path == path).map(|watched| watched.known)
+        self.files.iter().find(|watched| watched.path == path).map(|watched| watched.known)
     }
 }
 
@@ -160,7 +170,8 @@ impl Watched {
         let content = Content::at(&self.path);
         self.still = content == self.found && stamp == self.stamp;
         (self.found, self.stamp) = (content, stamp);
-        let changed = self.still && content != self.known;
+        // What cannot be read twice is nothing that changes.
+        let changed = self.still && content != self.known && content != Content::NoFile;
         if changed {
             self.known = content;
         }
@@ -263,9 +274,11 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_and_a_pipe_are_not_read() {
-        let (folder, ..) = folder_with("");
-        assert_eq!(Content::at(folder.path()), Content::NoFile);
+    fn a_folder_and_a_pipe_are_not_read_and_never_change() {
+        let (folder, path, mut watch) = folder_with("");
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert_eq!(looks(&mut watch, 3), [false; 3]);
         let pipe = folder.path().join("pipe");
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
         assert_eq!(Content::at(&pipe), Content::NoFile);

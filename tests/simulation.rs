@@ -23,7 +23,7 @@ use hyper::body::{Body, Frame};
 use oncegate::{
     callback::{Alias, Answer, Channel, Event, Key},
     dispatch::{self, App, Dispatch, SendError, StepError},
-    intake::{Intake, Received, Reply},
+    intake::{Intake, Received, Reply, reading::Rulebook},
     provider::{
         contract::{Ack, Provider, Scheme, Unrecognised},
         extract::Dialect,
@@ -626,9 +626,9 @@ static SEVERAL: Provider = Provider {
 
 fn rules(policy: &Policy) -> Rules {
     let rule = |path: &str, choices: Choices| Rule {
-        name: None,
         matcher: Matcher { paths: vec![Template::parse(path, Dialect::Strict).unwrap()], ..Matcher::default() },
         choices: Choices { hold: Some(policy.hold), retention: Some(policy.retention), ..choices },
+        ..Rule::default()
     };
     let webhook = |provider| Choices { provider: Some(ProviderChoice::Named(provider)), ..Choices::default() };
     let places = |text: &str| vec![text.parse().unwrap()];
@@ -838,19 +838,19 @@ async fn play(seed: u64) -> (Vec<String>, Told) {
             tokio::spawn(person(Arc::clone(&dispatch), Arc::clone(&world)));
         }
     }
-    let intake = Intake::new(Arc::clone(&dispatch), "http://app".into(), HashMap::new());
-    let rules = rules(&policy);
+    let intake = Intake::new(Arc::clone(&dispatch));
+    let book = Arc::new(Rulebook::new(rules(&policy), HashMap::new(), "http://app"));
     let started = Instant::now();
     let begins = |payment: u64| clicks.iter().any(|click| click.pays.is_some_and(|(paid, _)| paid == payment));
     for (payment, begun) in world.begun.iter().enumerate() {
         begun.send_replace(!begins(payment as u64));
     }
     for click in clicks {
-        tokio::spawn(one_click(click, rules.clone(), Arc::clone(&intake), Arc::clone(&world)));
+        tokio::spawn(one_click(click, Arc::clone(&book), Arc::clone(&intake), Arc::clone(&world)));
     }
     let callers: Vec<_> = calls
         .into_iter()
-        .map(|call| tokio::spawn(one_call(call, rules.clone(), Arc::clone(&intake), Arc::clone(&world))))
+        .map(|call| tokio::spawn(one_call(call, Arc::clone(&book), Arc::clone(&intake), Arc::clone(&world))))
         .collect();
     let mut told = Told::default();
     let mut all = Vec::new();
@@ -933,7 +933,7 @@ async fn act(dispatch: &Arc<Dispatch<Shaky, Fake>>, world: &World, id: LeaseId, 
 }
 
 /// A page of the app, which passes the gate as any other and is looked at on its way back.
-async fn one_click(click: Click, rules: Rules, intake: Arc<Intake<Shaky, Fake>>, world: Arc<World>) {
+async fn one_click(click: Click, book: Arc<Rulebook>, intake: Arc<Intake<Shaky, Fake>>, world: Arc<World>) {
     sleep(click.at).await;
     let browser = &world.browsers[click.browser];
     let (_alone, _beside) = match click.pays {
@@ -946,8 +946,8 @@ async fn one_click(click: Click, rules: Rules, intake: Arc<Intake<Shaky, Fake>>,
     let (method, uri) = (if click.pays.is_some() { Method::POST } else { Method::GET }, Uri::from_static("/shop/page"));
     let source = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let head = Head { method: &method, uri: &uri, headers: &headers, host: "pay.example.org", source };
-    let learn = rules.learns(&head).expect("a page to be looked at");
-    let asked = intake.asked(learn, &method, "pay.example.org", &headers);
+    let learn = book.rules.learns(&head).expect("a page to be looked at");
+    let asked = intake.asked(&book, learn, &method, "pay.example.org", &headers);
     let (takes, next) = {
         let mut chance = world.chance();
         (chance.millis(1500), chance.next())
@@ -972,7 +972,12 @@ async fn one_click(click: Click, rules: Rules, intake: Arc<Intake<Shaky, Fake>>,
     }
 }
 
-async fn one_call(call: Call, rules: Rules, intake: Arc<Intake<Shaky, Fake>>, world: Arc<World>) -> Option<Heard> {
+async fn one_call(
+    call: Call,
+    book: Arc<Rulebook>,
+    intake: Arc<Intake<Shaky, Fake>>,
+    world: Arc<World>,
+) -> Option<Heard> {
     sleep(call.at).await;
     let session = match call.browser {
         Some(browser) => {
@@ -996,10 +1001,10 @@ async fn one_call(call: Call, rules: Rules, intake: Arc<Intake<Shaky, Fake>>, wo
     let uri: Uri = call.uri.parse().unwrap();
     let source = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let head = Head { method: &method, uri: &uri, headers: &headers, host: "pay.example.org", source };
-    let route = rules.classify(&head).expect("a callback");
+    let route = book.rules.classify(&head).expect("a callback");
     let (body, host) = (Bytes::from(call.body), "pay.example.org".to_owned());
     let received = Received { method, uri, headers, body, host, source };
-    let handled = tokio::spawn(intake.handle(route, received));
+    let handled = tokio::spawn(intake.handle(book, route, received));
     if call.hangs_up {
         // The listener only watches the task; a caller that goes away cancels nothing.
         return None;

@@ -19,9 +19,9 @@ use super::recorded::Recorded;
 use crate::{
     callback::{Answer, Channel, Event, Signature},
     config::Config,
-    intake::reading::{Keyrings, Reading, Statement, Whole, refused},
+    intake::reading::{Reading, Rulebook, Statement, Whole, refused},
     provider::{self, PROVIDERS, contract::Provider},
-    rule::{Choices, Learn, Matcher, ProviderChoice, Route, Rule, Rules},
+    rule::{Choices, Learn, ProviderChoice, Route, Rule, Rules},
     store::{Store, Want, memory::Memory},
     time::{Clock, SystemClock, Timestamp},
     transaction::{
@@ -109,11 +109,9 @@ fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
 }
 
 struct Explainer {
-    rules: Rules,
+    book: Rulebook,
     /// Where no rule takes a request, it is read all the same, so that one sees what a rule would find.
     unruled: Rules,
-    keyrings: Keyrings,
-    upstream: String,
     provider: Option<&'static Provider>,
     store: Memory,
     at: Timestamp,
@@ -122,12 +120,13 @@ struct Explainer {
 impl Explainer {
     fn new(config: Config, provider: Option<&'static Provider>, at: Timestamp) -> Self {
         let choices = Choices { channel: Some(Channel::Webhook), ..Choices::default() };
-        let any = Rule { name: None, matcher: Matcher::default(), choices };
+        let any = Rule { choices, ..Rule::default() };
         let unruled = Rules::new(vec![any], config.rules.base().clone());
         let keyrings =
             config.providers.iter().map(|options| (options.provider.name, options.keyring.clone())).collect();
         let store = Memory::new(crate::store::memory::Options::default());
-        Self { rules: config.rules, unruled, keyrings, upstream: config.upstream.url, provider, store, at }
+        let book = Rulebook::new(config.rules, keyrings, config.upstream.url);
+        Self { book, unruled, provider, store, at }
     }
 
     async fn explain(&self, file: &str, recorded: &Recorded) -> anyhow::Result<Vec<Value>> {
@@ -139,17 +138,17 @@ impl Explainer {
             host: &recorded.host,
             source: IpAddr::V4(Ipv4Addr::LOCALHOST),
         };
-        let ruled = self.rules.classify(&whole.head());
+        let ruled = self.book.rules.classify(&whole.head());
         let learn = match &ruled {
             Some(route) => Arc::clone(&route.learn),
-            None => self.rules.learns(&whole.head()).unwrap_or_default(),
+            None => self.book.rules.learns(&whole.head()).unwrap_or_default(),
         };
         let passes = ruled.is_none() && self.provider.is_none();
         let Some(mut route) = ruled.or_else(|| self.unruled.classify(&whole.head())) else { return Ok(Vec::new()) };
         if let Some(provider) = self.provider {
             route.provider = ProviderChoice::Named(provider);
         }
-        let reading = Reading::of(&route, &whole, &self.upstream, &self.keyrings, self.at);
+        let reading = Reading::of(&route, &whole, &self.book, self.at);
         if passes {
             let why = "no rule takes it for a callback: it is passed through";
             return Ok(with_learn(lines(file, None, &reading, &[], why), &learn));

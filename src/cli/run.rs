@@ -3,11 +3,11 @@
 use std::{path::Path, process::ExitCode, sync::Arc};
 
 use anyhow::Context;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     config::Config,
-    gateway,
+    gateway::{self, Running, reload::Reload},
     telemetry::{Metrics, start_logging},
 };
 
@@ -15,6 +15,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Signals:
+  SIGHUP             take up the configuration as it stands in its file; a faulty one is refused
   SIGTERM, SIGINT    take nothing more in, finish what is under way within `gateway.drain`, end")]
 pub struct Args {}
 
@@ -24,10 +25,12 @@ pub struct Args {}
 ///
 /// When the configuration has faults, or the gate cannot start.
 pub fn run(_args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
-    let config = super::load(config)?;
+    let path = config;
+    let (config, files) = super::load_with_files(path)?;
+    let reload = Reload::of(path, files);
     let metrics = Arc::new(Metrics::new());
     let _log = start_logging(config.log, &metrics.log_lines_dropped).context("cannot write the log")?;
-    runtime(config.gateway.threads)?.block_on(serve(config, metrics))
+    runtime(config.gateway.threads)?.block_on(serve(config, reload, metrics))
 }
 
 /// On one core everything runs on this thread: no other could help, and handing over would cost.
@@ -39,23 +42,72 @@ fn runtime(threads: usize) -> std::io::Result<tokio::runtime::Runtime> {
     }
 }
 
-async fn serve(config: Config, metrics: Arc<Metrics>) -> anyhow::Result<ExitCode> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let limit = config.gateway.drain;
+async fn serve(config: Config, mut reload: Reload, metrics: Arc<Metrics>) -> anyhow::Result<ExitCode> {
+    // Before anything else: what comes before we listen to it would end us.
+    let mut signals = Signals::listen()?;
     let upstream = config.upstream.url.clone();
     let preset = config.preset.unwrap_or("none");
-    let running = gateway::start(config, metrics).await?;
+    let mut running = gateway::start(config, metrics).await?;
     let listen: Vec<_> = running.addresses.iter().map(ToString::to_string).collect();
     let admin = running.admin.map(|address| address.to_string()).unwrap_or_default();
     tracing::info!(listen = listen.join(" "), upstream, admin, preset, "the gate stands");
-    tokio::select! {
-        _ = terminate.recv() => tracing::info!(?limit, "told to stop: finishing what is under way"),
-        _ = interrupt.recv() => tracing::info!(?limit, "interrupted: finishing what is under way"),
-    }
+    let why = tokio::select! {
+        why = signals.end.told() => why,
+        () = keep_up(&mut running, &mut reload, &mut signals.hangup) => "nothing is left to do",
+    };
+    tracing::info!(limit = ?running.drain(), "{why}: finishing what is under way");
     let drained = running.stop().await;
     if drained.unfinished > 0 {
         tracing::warn!(connections = drained.unfinished, "not everything was finished in time");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Takes up what changes in the configuration, for as long as the gate runs.
+async fn keep_up(running: &mut Running, reload: &mut Reload, hangup: &mut Signal) {
+    loop {
+        let changed = tokio::select! {
+            changed = reload.changed() => Some(changed),
+            told = hangup.recv() => match told {
+                Some(()) => None,
+                None => return,
+            },
+        };
+        match changed {
+            Some(changed) => _ = reload.take_up_changed(running, &changed).await,
+            None => {
+                tracing::info!("told to read the configuration again");
+                reload.take_up_now(running).await;
+            }
+        }
+    }
+}
+
+/// What the gate is told from outside.
+struct Signals {
+    end: End,
+    hangup: Signal,
+}
+
+/// That it shall end.
+struct End {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        let terminate = signal(SignalKind::terminate())?;
+        let interrupt = signal(SignalKind::interrupt())?;
+        Ok(Self { end: End { terminate, interrupt }, hangup: signal(SignalKind::hangup())? })
+    }
+}
+
+impl End {
+    async fn told(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "told to stop",
+            _ = self.interrupt.recv() => "interrupted",
+        }
+    }
 }

@@ -21,6 +21,7 @@ use super::{
 use crate::{
     provider::contract::{Secret, SecretKind},
     telemetry::{LogFormat, LogOptions},
+    watch::Content,
 };
 
 /// Where the gate listens, and its bounds.
@@ -104,6 +105,8 @@ pub struct UpstreamOptions {
     pub check_every: Duration,
     /// A PEM file with the authorities to trust instead of the machine's own.
     pub ca: Option<PathBuf>,
+    /// What stood in it when this was read.
+    pub ca_content: Option<Content>,
 }
 
 impl Default for UpstreamOptions {
@@ -118,6 +121,7 @@ impl Default for UpstreamOptions {
             max_idle: 512,
             check_every: Duration::from_secs(10),
             ca: None,
+            ca_content: None,
         }
     }
 }
@@ -235,10 +239,18 @@ fn public_url(node: &Node) -> Result<String, Problem> {
 }
 
 impl UpstreamOptions {
-    pub(super) fn read(section: &mut Section<'_>) -> Self {
+    pub(super) fn read(section: &mut Section<'_>, world: &World<'_>) -> Self {
         let default = Self::default();
-        let ca = section.find("ca");
+        let ca: Option<PathBuf> = section.find("ca");
         let url = section.find_with("url", upstream_url).unwrap_or(default.url);
+        let ca_content =
+            ca.as_deref().filter(|_| url.starts_with("https:")).and_then(|path| match (world.file)(path) {
+                Ok(bytes) => Some(Content::of(&bytes)),
+                Err(error) => {
+                    section.fault("ca", format!("the file cannot be read: {error}"), "let the gate's user read it");
+                    None
+                }
+            });
         if ca.is_some() && !url.starts_with("https:") {
             section.warn("ca", "authorities are only asked about https", "write an https:// url, or leave `ca` out");
         }
@@ -252,6 +264,7 @@ impl UpstreamOptions {
             max_idle: section.get("max_idle", default.max_idle),
             check_every: section.get("check_every", default.check_every),
             ca,
+            ca_content,
         }
     }
 }

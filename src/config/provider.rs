@@ -1,6 +1,6 @@
 //! What the user has of each provider: secrets and keys, read from the environment and from files.
 
-use std::{fmt, io, os::unix::fs::PermissionsExt, path::Path};
+use std::{cell::RefCell, fmt, io, os::unix::fs::PermissionsExt, path::Path};
 
 use http::Uri;
 
@@ -11,10 +11,13 @@ use super::{
     setting::{Problem, Setting},
     tree::{Node, Table, Value},
 };
-use crate::provider::{
-    PROVIDERS,
-    contract::{Keyring, Provider, Scheme, Secret, SecretKind, Settings, Signing},
-    signature::{Certificate, VerifyingKey},
+use crate::{
+    provider::{
+        PROVIDERS,
+        contract::{Keyring, Provider, Scheme, Secret, SecretKind, Settings, Signing},
+        signature::{Certificate, VerifyingKey},
+    },
+    watch::Content,
 };
 
 /// What loading a configuration sees of the world outside the text.
@@ -76,6 +79,8 @@ pub struct ProviderOptions {
     pub api_keys: Vec<Secret>,
     /// Where its API is, if not where it usually is.
     pub api_url: Option<String>,
+    /// A fingerprint of all of it, secrets and files included.
+    pub print: Content,
 }
 
 impl fmt::Debug for ProviderOptions {
@@ -111,7 +116,20 @@ pub fn read(documents: &[Document], world: &World<'_>, report: &mut Report) -> V
             match (world.provider(name), node.as_table()) {
                 (Ok(provider), Some(table)) => {
                     let mut section = Section::single("provider", path, &document.source, table, report);
-                    providers.push(one(provider, table, &mut section, world));
+                    let said = RefCell::new(Vec::new());
+                    node.tell_all(&mut said.borrow_mut());
+                    let env = |name: &str| {
+                        let value = (world.env)(name)?;
+                        said.borrow_mut().extend_from_slice(value.as_bytes());
+                        Some(value)
+                    };
+                    let file = |path: &Path| {
+                        let bytes = (world.file)(path)?;
+                        said.borrow_mut().extend_from_slice(&bytes);
+                        Ok(bytes)
+                    };
+                    let one = one(provider, table, &mut section, &World { env: &env, file: &file, ..*world });
+                    providers.push(ProviderOptions { print: Content::of(&said.borrow()), ..one });
                 }
                 (Ok(_), None) => report.faults.push(misplaced(&document.source, node, &path, &format!("[{path}]"))),
                 (Err(Problem { message, remedy }), _) => {
@@ -167,7 +185,7 @@ fn one(provider: &'static Provider, table: &Table, section: &mut Section<'_>, wo
             );
         }
     }
-    ProviderOptions { provider, keyring, api_keys, api_url }
+    ProviderOptions { provider, keyring, api_keys, api_url, print: Content::NoFile }
 }
 
 /// What a secret is where the configuration does not say: what the scheme goes by, told by its first line in PEM.

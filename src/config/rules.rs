@@ -34,6 +34,7 @@ pub fn read(documents: &[Document], world: &World<'_>, report: &mut Report) -> V
     for row in rows {
         let mut section = Section::single("rule", row.path.clone(), row.source, row.table, report);
         let rule = one(&mut section, row.table, Common { dialect, provider }, world);
+        let rule = Rule { place: row.path.as_str().into(), ..rule };
         if rules.len() == RULES_MAX {
             let message = format!("there are more than {RULES_MAX} rules");
             section.fault("name", message, "let one rule match several paths: path = [\"/a\", \"/b\"]");
@@ -105,7 +106,7 @@ fn one(section: &mut Section<'_>, table: &Table, common: Common<'_>, world: &Wor
     let choices = choices(section, table, common.provider, world);
     let matcher = matcher(section, choices.dialect.unwrap_or(common.dialect));
     check_together(section, &matcher, &choices);
-    Rule { name, matcher, choices }
+    Rule { name, matcher, choices, ..Rule::default() }
 }
 
 fn name(node: &Node) -> Result<String, Problem> {

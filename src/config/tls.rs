@@ -49,6 +49,15 @@ pub enum Source {
 }
 
 impl TlsOptions {
+    /// The files it comes from, if it does.
+    #[must_use]
+    pub const fn files(&self) -> Option<&Files> {
+        match &self.source {
+            Source::Files { files, .. } => Some(files),
+            Source::Acme => None,
+        }
+    }
+
     /// The entry in the ring of certificates.
     #[must_use]
     pub fn entry(&self) -> Entry {

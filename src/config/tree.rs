@@ -102,6 +102,34 @@ impl Lines {
 }
 
 impl Node {
+    /// Everything that it says, secrets too, and nothing of where: the same bytes for the same values.
+    pub fn tell_all(&self, bytes: &mut Vec<u8>) {
+        let mut part = |kind: u8, text: &[u8]| {
+            bytes.push(kind);
+            bytes.extend_from_slice(&text.len().to_be_bytes());
+            bytes.extend_from_slice(text);
+        };
+        match &self.value {
+            Value::Text(text) => part(b't', text.as_bytes()),
+            Value::Integer(number) => part(b'i', &number.to_be_bytes()),
+            Value::Number(text) => part(b'n', text.as_bytes()),
+            Value::Bool(truth) => part(b'b', &[u8::from(*truth)]),
+            Value::Date(text) => part(b'd', text.as_bytes()),
+            Value::List(items) => {
+                part(b'[', &items.len().to_be_bytes());
+                items.iter().for_each(|item| item.tell_all(bytes));
+            }
+            Value::Table(table) => {
+                part(b'{', &table.len().to_be_bytes());
+                for (key, node) in table {
+                    bytes.extend_from_slice(&key.len().to_be_bytes());
+                    bytes.extend_from_slice(key.as_bytes());
+                    node.tell_all(bytes);
+                }
+            }
+        }
+    }
+
     /// The text, if it is one.
     #[must_use]
     pub fn as_text(&self) -> Option<&str> {

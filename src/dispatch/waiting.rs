@@ -64,7 +64,7 @@ impl<S: Store, A: App> Place<S, A> {
     /// Waits on this delivery, which is another's. `None` where too many do already.
     pub fn wait_on(self, id: LeaseId) -> Option<Waiter<S, A>> {
         let mut audience = self.dispatch.waiters.entry(id).or_default();
-        let full = audience.count() >= self.dispatch.options.max_waiters_per_transaction;
+        let full = audience.count() >= self.dispatch.options.load().max_waiters_per_transaction;
         let receiver = Some(audience.subscribe());
         drop(audience);
         let waiter = Waiter { place: self, id, receiver };

@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use ipnet::IpNet;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Notify, mpsc},
@@ -235,7 +236,31 @@ impl Listener {
 /// # Errors
 /// If it cannot be had.
 pub fn bind(address: SocketAddr, backlog: i32) -> Result<TcpListener, BindError> {
-    listen(address, backlog).map_err(|source| BindError { address, source })
+    listen(address, backlog, false).map_err(|source| BindError { address, source })
+}
+
+/// Binds one address though sockets that are about to be closed stand on its port: `127.0.0.1` in the place of `[::]`.
+///
+/// # Errors
+/// If it cannot be had.
+pub fn bind_beside(address: SocketAddr, backlog: i32, leaving: &[&Socket]) -> Result<TcpListener, BindError> {
+    bind(address, backlog).or_else(|error| {
+        let is_beside = |socket: &&&Socket| {
+            let bound = socket.local_addr().ok().and_then(|bound| bound.as_socket());
+            bound.is_some_and(|bound| bound.port() == address.port())
+        };
+        let beside: Vec<_> = leaving.iter().filter(is_beside).collect();
+        if beside.is_empty() || error.source.kind() != io::ErrorKind::AddrInUse {
+            return Err(error);
+        }
+        // For no longer than this: whoever may share an address is a second gate that nobody knows of.
+        let share = |shared: bool| beside.iter().try_for_each(|socket| socket.set_reuse_port(shared));
+        let socket = share(true).and_then(|()| listen(address, backlog, true));
+        share(false)
+            .and(socket)
+            .and_then(|socket| SockRef::from(&socket).set_reuse_port(false).map(|()| socket))
+            .map_err(|source| BindError { address, source })
+    })
 }
 
 /// The doors of a listener that serves.
@@ -314,13 +339,13 @@ impl<H: Handler> House<H> {
     }
 }
 
-fn listen(address: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
-    use socket2::{Domain, Protocol, Socket, Type};
+fn listen(address: SocketAddr, backlog: i32, shared: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
     socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(backlog)?;

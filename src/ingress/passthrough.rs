@@ -83,7 +83,7 @@ async fn exchange(
 ) -> Result<Response<Body>, Failure> {
     let upgrade = wanted_upgrade(&request);
     let tunnel = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
-    let stall = upstream.options().stall_timeout;
+    let stall = upstream.stall_timeout();
     let (mut parts, body) = request.into_parts();
     // What hyper noted of this connection must not travel to the next.
     parts.extensions.clear();

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -20,8 +21,8 @@ use super::{
     passthrough::{forward, plain},
 };
 use crate::{
-    intake::{Asked, Intake, Received, Reply},
-    rule::{Head, Route, Rules},
+    intake::{Asked, Intake, Received, Reply, reading::Rulebook},
+    rule::{Head, Route},
     store::Store,
     telemetry::{Metrics, RequestKind},
     upstream::Upstream,
@@ -40,23 +41,29 @@ pub struct Options {
 
 /// The reception.
 pub struct Reception<S> {
-    rules: Rules,
+    orders: ArcSwap<Orders>,
     intake: Arc<Intake<S, Arc<Upstream>>>,
     upstream: Arc<Upstream>,
     metrics: Arc<Metrics>,
+}
+
+/// By what the reception goes; a request keeps to those it came under.
+struct Orders {
+    book: Arc<Rulebook>,
     options: Options,
 }
 
 impl<S: Store> Reception<S> {
     /// A reception before an intake and the app.
     pub fn new(
-        rules: Rules,
+        book: Rulebook,
         intake: Arc<Intake<S, Arc<Upstream>>>,
         upstream: Arc<Upstream>,
         options: Options,
     ) -> Arc<Self> {
         let metrics = Arc::clone(&intake.dispatch().metrics);
-        Arc::new(Self { rules, intake, upstream, metrics, options })
+        let orders = ArcSwap::from_pointee(Orders { book: Arc::new(book), options });
+        Arc::new(Self { orders, intake, upstream, metrics })
     }
 
     /// Passes a request on as any other, and looks at the head of its answer before the browser does.
@@ -69,9 +76,21 @@ impl<S: Store> Reception<S> {
         response
     }
 
-    async fn callback(&self, route: Route, request: Request<Incoming>, client: &Client) -> Response<Body> {
+    /// By what callbacks are read now.
+    #[must_use]
+    pub fn book(&self) -> Arc<Rulebook> {
+        Arc::clone(&self.orders.load().book)
+    }
+
+    /// Requests that come from now on go by these.
+    pub fn change(&self, book: Rulebook, options: Options) {
+        self.orders.store(Arc::new(Orders { book: Arc::new(book), options }));
+    }
+
+    async fn callback(&self, taken: Taken, request: Request<Incoming>, client: &Client) -> Response<Body> {
+        let Taken { book, route, max_body, body_timeout } = taken;
         let (mut parts, body) = request.into_parts();
-        let body = match read_whole(body, self.options.max_body, self.options.body_timeout).await {
+        let body = match read_whole(body, max_body, body_timeout).await {
             Ok(body) => body,
             Err(error) => {
                 tracing::warn!(%error, rule = &*route.rule, client = %client.address, "a callback was not read");
@@ -88,7 +107,7 @@ impl<S: Store> Reception<S> {
             host: host(client).to_owned(),
             source: client.address,
         };
-        match Detached::new(Arc::clone(&self.intake).handle(route, received)).await {
+        match Detached::new(Arc::clone(&self.intake).handle(book, route, received)).await {
             Reply::Whole(response) => response.map(Body::full),
             Reply::Relayed(response) => rebuilt(response.map(Body::Relayed)),
             Reply::Streamed(response) => rebuilt(response.map(Body::Upstream)),
@@ -96,32 +115,60 @@ impl<S: Store> Reception<S> {
     }
 }
 
-impl<S: Store> Handler for Reception<S> {
-    async fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> Response<Body> {
-        let client = Client::of(peer.remote, peer.tls, request.uri(), request.headers(), &self.options.trusted_proxies);
+/// A request that has been taken for a callback, with what it came under.
+struct Taken {
+    book: Arc<Rulebook>,
+    route: Route,
+    max_body: usize,
+    body_timeout: Duration,
+}
+
+/// Which way a request goes.
+enum Way {
+    /// A callback.
+    Callback(Taken),
+    /// No callback, and its answer may teach something.
+    Heeded(Asked),
+    /// No callback.
+    Through,
+}
+
+impl Orders {
+    fn way<S: Store>(&self, intake: &Intake<S, Arc<Upstream>>, request: &Request<Incoming>, client: &Client) -> Way {
         let head = Head {
             method: request.method(),
             uri: request.uri(),
             headers: request.headers(),
-            host: host(&client),
+            host: host(client),
             source: client.address,
         };
-        match self.rules.classify(&head) {
-            None => {
-                self.metrics.count_request(RequestKind::Passthrough);
-                // Boxed, so that a connection which waits for its next request does not keep room for it.
-                match self.rules.learns(&head) {
-                    None => Box::pin(forward(&self.upstream, request, &client)).await,
-                    Some(learn) => {
-                        let asked = self.intake.asked(learn, head.method, head.host, head.headers);
-                        Box::pin(self.heed(asked, request, &client)).await
-                    }
-                }
-            }
-            Some(route) => {
-                self.metrics.count_request(RequestKind::Callback);
-                self.callback(route, request, &client).await
-            }
+        if let Some(route) = self.book.rules.classify(&head) {
+            let Options { max_body, body_timeout, .. } = self.options;
+            return Way::Callback(Taken { book: Arc::clone(&self.book), route, max_body, body_timeout });
+        }
+        match self.book.rules.learns(&head) {
+            None => Way::Through,
+            Some(learn) => Way::Heeded(intake.asked(&self.book, learn, head.method, head.host, head.headers)),
+        }
+    }
+}
+
+impl<S: Store> Handler for Reception<S> {
+    async fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+        let (client, way) = {
+            let orders = self.orders.load();
+            let trusted = &orders.options.trusted_proxies;
+            let client = Client::of(peer.remote, peer.tls, request.uri(), request.headers(), trusted);
+            let way = orders.way(&self.intake, &request, &client);
+            (client, way)
+        };
+        let kind = if let Way::Callback(_) = &way { RequestKind::Callback } else { RequestKind::Passthrough };
+        self.metrics.count_request(kind);
+        match way {
+            Way::Callback(taken) => self.callback(taken, request, &client).await,
+            // Boxed, so that a connection which waits for its next request does not keep room for it.
+            Way::Heeded(asked) => Box::pin(self.heed(asked, request, &client)).await,
+            Way::Through => Box::pin(forward(&self.upstream, request, &client)).await,
         }
     }
 }

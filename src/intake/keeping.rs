@@ -7,7 +7,13 @@ use std::{
 
 use http::StatusCode;
 
-use super::{Intake, MOST_ROUNDS, RETRYABLE, Reply, noted::Noted, plain, reading::Reading, reply_ack, reply_with};
+use super::{
+    Intake, MOST_ROUNDS, RETRYABLE, Reply,
+    noted::Noted,
+    plain,
+    reading::{Reading, Rulebook},
+    reply_ack, reply_with,
+};
 use crate::{
     callback::Key,
     dispatch::App,
@@ -49,6 +55,7 @@ impl<S: Store, A: App> Intake<S, A> {
     /// the same again.
     pub(super) async fn keep(
         self: &Arc<Self>,
+        book: &Rulebook,
         reading: &Reading,
         request: StoredRequest,
         source: IpAddr,
@@ -57,7 +64,7 @@ impl<S: Store, A: App> Intake<S, A> {
     ) -> Reply<A::Body> {
         let reason = if decision == Decision::Unverified { Reason::Unverified } else { Reason::Unrecognised };
         let key = Key::of("kept")
-            .part("upstream", &self.upstream)
+            .part("upstream", &*book.upstream)
             .part("reason", reason.as_str())
             .part("target", request.uri.to_string())
             .part("body", &request.body)

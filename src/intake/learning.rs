@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use http::{HeaderMap, Method, StatusCode};
 use ring::{hmac, rand::SystemRandom};
 
-use super::Intake;
+use super::{Intake, reading::Rulebook};
 use crate::{
     callback::Key,
     dispatch::App,
@@ -17,7 +17,7 @@ use crate::{
     transaction::{
         effect::Transition,
         learned::{Doubt, Lesson},
-        lock::{Kind, LockName},
+        lock::{Era, Kind, LockName},
     },
 };
 
@@ -38,13 +38,14 @@ impl Sessions {
         Self(drawn.unwrap_or_else(|_| panic!("this machine gives no random numbers")))
     }
 
-    fn names(&self, upstream: &str, sessions: Vec<(Arc<str>, &[u8])>) -> Vec<LockName> {
-        sessions.into_iter().map(|(kind, value)| self.name(upstream, &kind, value)).collect()
+    fn names(&self, era: Era, sessions: Vec<(Arc<str>, &[u8])>) -> Vec<LockName> {
+        sessions.into_iter().map(|(kind, value)| self.name(era, &kind, value)).collect()
     }
 
-    fn name(&self, upstream: &str, kind: &str, value: &[u8]) -> LockName {
+    /// What was learned under other rules is not found again: its names can't be compared with those of now.
+    fn name(&self, era: Era, kind: &str, value: &[u8]) -> LockName {
         let mut context = hmac::Context::with_key(&self.0);
-        for part in [upstream.as_bytes(), kind.as_bytes(), value] {
+        for part in [&era.0.to_be_bytes()[..], kind.as_bytes(), value] {
             context.update(&(part.len() as u64).to_be_bytes());
             context.update(part);
         }
@@ -58,6 +59,8 @@ impl Sessions {
 #[derive(Debug)]
 pub struct Asked {
     learn: Arc<Learn>,
+    upstream: Arc<str>,
+    era: Era,
     method: Method,
     host: String,
     /// The sessions with which it came.
@@ -69,17 +72,18 @@ pub struct Asked {
 impl<S: Store, A: App> Intake<S, A> {
     /// Notes what a request came with, before it goes to the app.
     #[must_use]
-    pub fn asked(&self, learn: Arc<Learn>, method: &Method, host: &str, headers: &HeaderMap) -> Asked {
-        let sessions = self.sessions.names(&self.upstream, learn.sessions_of(headers));
-        Asked { learn, method: method.clone(), host: host.to_owned(), sessions, own: Vec::new() }
+    pub fn asked(&self, book: &Rulebook, learn: Arc<Learn>, method: &Method, host: &str, headers: &HeaderMap) -> Asked {
+        let sessions = self.sessions.names(book.era, learn.sessions_of(headers));
+        let (upstream, era) = (Arc::clone(&book.upstream), book.era);
+        Asked { learn, upstream, era, method: method.clone(), host: host.to_owned(), sessions, own: Vec::new() }
     }
 
     /// What the head of the answer teaches; mostly nothing.
     #[must_use]
     pub fn lessons(&self, asked: &Asked, status: StatusCode, headers: &HeaderMap) -> Vec<Lesson> {
         let told = asked.learn.read(&asked.method, &asked.host, status, headers);
-        let given = self.sessions.names(&self.upstream, asked.learn.sessions_set(headers));
-        let name = |(kind, value): &(Arc<str>, String)| LockName::new(&self.upstream, [kind, ""], value);
+        let given = self.sessions.names(asked.era, asked.learn.sessions_set(headers));
+        let name = |(kind, value): &(Arc<str>, String)| LockName::new(&asked.upstream, [kind, ""], value);
         let names: Vec<_> = told.names.iter().map(name).collect();
         let doubt = match (told.unread, told.unseen) {
             (true, _) => Doubt::Certain,
@@ -149,10 +153,11 @@ mod tests {
     #[test]
     fn a_session_is_known_by_a_digest_that_no_other_gate_can_make() {
         let (ours, theirs) = (Sessions::new(), Sessions::new());
-        let name = |sessions: &Sessions, kind, value: &[u8]| sessions.name("app", kind, value);
+        let name = |sessions: &Sessions, kind, value: &[u8]| sessions.name(Era(1), kind, value);
         assert_eq!(name(&ours, "session", b"secret"), name(&ours, "session", b"secret"));
         assert_ne!(name(&ours, "session", b"secret"), name(&theirs, "session", b"secret"));
         assert_ne!(name(&ours, "session", b"secret"), name(&ours, "session", b"Secret"));
+        assert_ne!(name(&ours, "session", b"secret"), ours.name(Era(2), "session", b"secret"));
         assert_ne!(name(&ours, "session", b"secret").key, name(&ours, "sessions", b"ecret").key);
     }
 }

@@ -19,12 +19,12 @@ use crate::{
         generic::GENERIC,
         mollie::{self, MOLLIE},
     },
-    rule::{Head, ProviderChoice, Route},
+    rule::{Head, ProviderChoice, Route, Rules},
     time::Timestamp,
     transaction::{
         arrival::{Arriving, Decision},
         identity::{Identified, Scope, identify},
-        lock::{Claimed, Kind, LockName},
+        lock::{Claimed, Era, Kind, LockName},
         policy::{IdentityBy, LockBy, Policy, Treatment},
     },
 };
@@ -73,6 +73,29 @@ pub type Keyrings = HashMap<&'static str, Keyring>;
 /// Of a provider for which nothing is configured.
 static NO_KEYS: LazyLock<Keyring> = LazyLock::new(Keyring::default);
 
+/// By what callbacks are read and decided. Each keeps to the one it came under, whatever a reload changes.
+#[derive(Debug)]
+pub struct Rulebook {
+    /// Which requests are callbacks, and which policy each event gets.
+    pub rules: Rules,
+    /// What callbacks are signed with.
+    pub keyrings: Keyrings,
+    /// The app, as it stands in keys and names.
+    pub(super) upstream: Arc<str>,
+    /// Rules that give other keys and names are of another era.
+    pub(super) era: Era,
+}
+
+impl Rulebook {
+    /// The rules for the app at `upstream`.
+    #[must_use]
+    pub fn new(rules: Rules, keyrings: Keyrings, upstream: impl Into<Arc<str>>) -> Self {
+        let upstream = upstream.into();
+        let era = Era(rules.keying(&upstream));
+        Self { rules, keyrings, upstream, era }
+    }
+}
+
 /// One event, identified, with its policy.
 #[derive(Clone, Debug)]
 pub struct Statement {
@@ -104,19 +127,18 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// Reads a callback that came by `route` to the app at `upstream`.
+    /// Reads a callback that came by `route`.
     #[must_use]
-    pub fn of(route: &Route, whole: &Whole<'_>, upstream: &str, keyrings: &Keyrings, now: Timestamp) -> Self {
+    pub fn of(route: &Route, whole: &Whole<'_>, book: &Rulebook, now: Timestamp) -> Self {
         let reader = Reader::new(&whole.view(route), route.dialect);
         let provider = match route.provider {
             ProviderChoice::Named(provider) => provider,
             ProviderChoice::Auto if route.channel == Channel::Return => &GENERIC,
             ProviderChoice::Auto => provider::recognise(&reader).unwrap_or(&GENERIC),
         };
-        let keyring = keyrings.get(provider.name).unwrap_or(&NO_KEYS);
         match route.channel {
-            Channel::Webhook => Self::of_webhook(route, whole, &reader, provider, upstream, keyring, now),
-            Channel::Return => Self::of_return(route, whole, &reader, provider, upstream),
+            Channel::Webhook => Self::of_webhook(route, whole, &reader, provider, book, now),
+            Channel::Return => Self::of_return(route, whole, &reader, provider, book),
         }
     }
 
@@ -125,13 +147,14 @@ impl Reading {
         whole: &Whole<'_>,
         reader: &Reader<'_>,
         provider: &'static Provider,
-        upstream: &str,
-        keyring: &Keyring,
+        book: &Rulebook,
         now: Timestamp,
     ) -> Self {
         let head = whole.head();
+        let keyring = book.keyrings.get(provider.name).unwrap_or(&NO_KEYS);
         let signature = provider.scheme.check(reader, keyring, now);
-        let scope = Scope { upstream, host: route.scope_host.then_some(whole.host), segments: &route.segments };
+        let scope =
+            Scope { upstream: &book.upstream, host: route.scope_host.then_some(whole.host), segments: &route.segments };
         let read = || {
             let events = provider::read(provider, keyring, &route.places, reader)?;
             events
@@ -153,7 +176,7 @@ impl Reading {
             Ok([first, ..]) => Arc::clone(&first.policy),
             _ => route.policy(&head, Some(provider), None, signature),
         };
-        let mut names = Names::new(upstream, route.dialect);
+        let mut names = Names::new(book, route.dialect);
         for statement in statements.iter().flatten() {
             names.event(provider, Some(&statement.event.reference), &statement.event.aliases);
         }
@@ -171,12 +194,12 @@ impl Reading {
         whole: &Whole<'_>,
         reader: &Reader<'_>,
         provider: &'static Provider,
-        upstream: &str,
+        book: &Rulebook,
     ) -> Self {
         let signature = Signature::Unchecked;
         let policy = route.policy(&whole.head(), Some(provider), None, signature);
         let read = provider::names(&route.places, reader);
-        let mut names = Names::new(upstream, route.dialect);
+        let mut names = Names::new(book, route.dialect);
         let (statements, found) = match read {
             Ok(found) => (Ok(Vec::new()), found),
             Err(why) => (Err(why), provider::Names::default()),
@@ -269,7 +292,7 @@ pub fn refused(reading: &Reading) -> Option<(Decision, Treatment, &str)> {
 
 /// Collects the names of a callback, event by event.
 struct Names<'a> {
-    upstream: &'a str,
+    book: &'a Rulebook,
     dialect: Dialect,
     names: Vec<LockName>,
     kinds: Option<Vec<Kind>>,
@@ -278,8 +301,8 @@ struct Names<'a> {
 }
 
 impl<'a> Names<'a> {
-    const fn new(upstream: &'a str, dialect: Dialect) -> Self {
-        Self { upstream, dialect, names: Vec::new(), kinds: None, wide: false }
+    const fn new(book: &'a Rulebook, dialect: Dialect) -> Self {
+        Self { book, dialect, names: Vec::new(), kinds: None, wide: false }
     }
 
     /// What the app might take it for, if its path leads to the code for `provider`.
@@ -309,7 +332,7 @@ impl<'a> Names<'a> {
     fn name(&mut self, kind: [&str; 2], value: &str) -> Kind {
         // Databases compare what is not ASCII in ways of their own.
         self.wide |= self.dialect == Dialect::Php && !value.is_ascii();
-        let name = LockName::new(self.upstream, kind, value);
+        let name = LockName::new(&self.book.upstream, kind, value);
         if !self.names.contains(&name) {
             self.names.push(name);
         }
@@ -322,6 +345,7 @@ impl<'a> Names<'a> {
             names: std::mem::take(&mut self.names),
             kinds: self.kinds.take().unwrap_or_default(),
             exclusive: self.wide || lock == LockBy::Upstream,
+            era: self.book.era,
         }
     }
 }

@@ -40,7 +40,7 @@ use json::Document;
 const MAX_VALUE: usize = 4096;
 
 /// Whose reading of a request counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Dialect {
     /// What can be read in two ways is ambiguous.
     #[default]

@@ -24,6 +24,16 @@ pub enum ProviderChoice {
     Named(&'static Provider),
 }
 
+impl PartialEq for ProviderChoice {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Named(a), Self::Named(b)) => a.name == b.name,
+            (Self::Auto, Self::Auto) => true,
+            _ => false,
+        }
+    }
+}
+
 impl fmt::Debug for ProviderChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -40,7 +50,7 @@ pub type Aliases = Vec<(Arc<str>, Vec<Place>)>;
 ///
 /// Those up to `signature_required` decide how an event is read, and are therefore not for a rule that looks at one;
 /// `identity` tells events apart that have been read already, and is.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 #[expect(missing_docs, reason = "the fields are the keys of the configuration, and the policy says what they do")]
 pub struct Choices {
     pub channel: Option<Channel>,
@@ -91,6 +101,13 @@ impl Choices {
     #[must_use]
     pub fn make_a_callback(&self) -> bool {
         self.channel.is_some() || self.provider.is_some() || self.reference.is_some()
+    }
+
+    /// Whether anything is set here that decides under which keys and names callbacks are known.
+    #[must_use]
+    pub fn have_a_say_in_keys(&self) -> bool {
+        let reading = self.keys_that_read();
+        reading.iter().any(|key| *key != "signature") || self.identity.is_some() || self.lock.is_some()
     }
 
     /// The keys set here that decide how an event is read, and so cannot depend on what it says.

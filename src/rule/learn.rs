@@ -19,7 +19,7 @@ use crate::{
 
 /// Where a name stands in an answer: `location:order`, `location:https://pay.example.org/**/{id}`, `set-cookie:session`,
 /// `header:X-Order`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum AnswerPlace {
     /// A parameter in the query of the address to which the answer sends the browser.
     Parameter(String),
@@ -79,7 +79,7 @@ impl fmt::Display for AnswerPlace {
 ///
 /// `*` is one segment, `**` any number of them, `{id}` letters, digits and `_`. What follows `as` is what the name is
 /// made of; without it the name is what stands at the braces.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Address {
     source: Arc<str>,
     /// Scheme and host; of any where there is none.
@@ -90,7 +90,7 @@ pub struct Address {
     made: (String, String),
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Segment {
     One,
     Many,
@@ -98,7 +98,7 @@ enum Segment {
 }
 
 /// A literal, or what stands around the braces.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Text {
     Literal(String),
     Around(String, String),
@@ -221,7 +221,7 @@ impl Address {
 }
 
 /// What is read from the answers of a route, by kind of name; of a kind the first place that is there.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Learn {
     /// Names of the payment: `reference:mollie`, `order`.
     pub names: Vec<(Arc<str>, Vec<AnswerPlace>)>,

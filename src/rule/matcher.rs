@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The conditions of a rule, all of which must hold.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Matcher {
     /// One of these methods.
     pub methods: Vec<Method>,
@@ -80,7 +80,7 @@ fn contains(network: &IpNet, source: IpAddr) -> bool {
 }
 
 /// A host: `pay.example.org`, `pay.example.org:8443`, `*.example.org`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HostPattern(String);
 
 impl HostPattern {
@@ -122,7 +122,7 @@ fn without_port(host: &str) -> &str {
 }
 
 /// A header field that must be there: `X-Event`, or `X-Event: value`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HeaderPattern {
     name: HeaderName,
     value: Option<HeaderValue>,

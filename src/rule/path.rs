@@ -135,14 +135,14 @@ fn without_front_controller(path: &str) -> &str {
 }
 
 /// A pattern for paths: `/webhook/{company_key}/{gateway}`, `/files/{rest*}`.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Template {
     source: Arc<str>,
     dialect: Dialect,
     segments: Vec<Segment>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Segment {
     Literal(Box<str>),
     One(Arc<str>),

@@ -29,7 +29,7 @@ static SLOW: Provider = Provider {
 fn rule(name: &str, path: &str, choices: Choices) -> Rule {
     let paths = if path.is_empty() { vec![] } else { vec![Template::parse(path, Dialect::Strict).unwrap()] };
     let name = (!name.is_empty()).then(|| name.into());
-    Rule { name, matcher: Matcher { paths, ..Matcher::default() }, choices }
+    Rule { name, matcher: Matcher { paths, ..Matcher::default() }, choices, ..Rule::default() }
 }
 
 fn when(mut rule: Rule, source: &str) -> Rule {

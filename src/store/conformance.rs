@@ -14,7 +14,7 @@ use crate::{
         effect::{Change, LockChange, Transition, View},
         history::{Arrived, Deed, Line, Outcome, Reason, What},
         learned::{Doubt, Lesson},
-        lock::{Claimed, LeaseId, LockName},
+        lock::{Claimed, Era, LeaseId, LockName},
         policy::Policy,
         state::{Carried, Claim, Delivery, Fate, Letter, Phase, StoredRequest, Transaction},
     },
@@ -38,7 +38,7 @@ fn name(kind: &str, value: &str) -> LockName {
 
 fn claimed(reference: &str) -> Claimed {
     let name = name("reference", reference);
-    Claimed { channel: Channel::Webhook, names: vec![name], kinds: vec![name.kind], exclusive: false }
+    Claimed { channel: Channel::Webhook, names: vec![name], kinds: vec![name.kind], exclusive: false, era: Era(0) }
 }
 
 fn delivery(id: u64, transaction: &str, phase: Phase) -> Delivery {

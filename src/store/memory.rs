@@ -452,6 +452,7 @@ impl Inner {
             }
             LockChange::Keep(lease, until) => self.keep_lease(lease, until),
             LockChange::Names(lease) => self.locks.keep_names(lease),
+            LockChange::Places(places) => self.locks.resize(places),
         }
     }
 

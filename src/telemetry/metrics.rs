@@ -26,7 +26,7 @@ use prometheus_client::{
     registry::{Metric, Registry},
 };
 
-use super::{Exposition, process::Process};
+use super::{Exposition, process::Process, reloads::Reloads};
 use crate::{callback::Channel, time::Timestamp};
 
 /// What is decided about one event; the label `decision`.
@@ -110,6 +110,8 @@ pub struct Metrics {
     certificate_reloads: [Counter; 2],
     /// Log lines that were given up because whoever reads the log is too slow.
     pub log_lines_dropped: Counter,
+    /// What became of new configurations.
+    pub reloads: Reloads,
     oldest_due: Seconds,
     review_oldest: Seconds,
     upstream_up: Once,
@@ -204,6 +206,7 @@ impl Metrics {
                 "Log lines given up, the reader being slow",
                 Counter::default(),
             ),
+            reloads: Reloads::new(&mut of),
             oldest_due: of.add("oldest_due_seconds", "How long the oldest due work has been due", Seconds::default()),
             review_oldest: of.add(
                 "review_oldest_seconds",
@@ -554,10 +557,10 @@ struct NameLabels {
     name: Arc<str>,
 }
 
-struct Registration(Registry);
+pub(super) struct Registration(Registry);
 
 impl Registration {
-    fn add<M: Metric + Clone>(&mut self, name: &str, help: &str, metric: M) -> M {
+    pub(super) fn add<M: Metric + Clone>(&mut self, name: &str, help: &str, metric: M) -> M {
         self.0.register(name, help, metric.clone());
         metric
     }

@@ -128,6 +128,8 @@ pub enum LockChange {
     Keep(LeaseId, Timestamp),
     /// Keep the names until it is given back, and stand in nobody else's way: it waits for a person.
     Names(LeaseId),
+    /// From now on so many callbacks may be in the app at once; nobody is thrown out.
+    Places(usize),
 }
 
 /// A delivery as it shall be.

@@ -39,6 +39,10 @@ impl Kind {
     }
 }
 
+/// By which rules names were read. Rules that read otherwise may have found another name for the same payment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Era(pub u64);
+
 /// A name that two callbacks can't hold at once: (upstream, kind, value), without rule, host, path or channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LockName {
@@ -79,6 +83,8 @@ pub struct Claimed {
     pub kinds: Vec<Kind>,
     /// Whether it takes the whole upstream (`lock = "upstream"`).
     pub exclusive: bool,
+    /// When its names were read. Nobody can tell callbacks of two eras apart, so they exclude each other.
+    pub era: Era,
 }
 
 /// What shares its conflicts with all others of its class.
@@ -87,6 +93,9 @@ struct Class {
     channel: Channel,
     kinds: Box<[Kind]>,
     exclusive: bool,
+    era: Era,
+    /// Its leases, held or waited for. A class without any may become another.
+    members: usize,
     /// When each holder was let in.
     holders: BTreeSet<u64>,
     /// Those at the head of all their names, by when they got there.
@@ -97,6 +106,7 @@ impl Class {
     fn conflicts_with(&self, other: &Self) -> bool {
         self.exclusive
             || other.exclusive
+            || self.era != other.era
             || (self.channel != other.channel && !self.kinds.iter().any(|kind| other.kinds.contains(kind)))
     }
 }
@@ -153,6 +163,11 @@ impl Table {
         self.tickets.is_empty()
     }
 
+    /// From now on there are so many places in the app. Those that are taken are not taken back.
+    pub fn resize(&mut self, places: usize) {
+        self.places = places.max(1);
+    }
+
     /// How many callbacks are in the app.
     #[must_use]
     pub const fn taken(&self) -> usize {
@@ -192,6 +207,7 @@ impl Table {
             names.clear();
         }
         let class = self.class(claimed, exclusive);
+        self.classes[class].members += 1;
         let mut behind = 0;
         for name in &names {
             let queue = self.queues.entry(*name).or_default();
@@ -210,6 +226,7 @@ impl Table {
         self.vacate(lease);
         let Some(ticket) = self.tickets.remove(&lease) else { return };
         let class = &mut self.classes[ticket.class];
+        class.members -= 1;
         match ticket.granted {
             Some(moment) => _ = class.holders.remove(&moment),
             None if ticket.behind == 0 => _ = class.waiting.remove(&ticket.ready),
@@ -334,18 +351,35 @@ impl Table {
         if exclusive {
             kinds.clear();
         }
-        let same =
-            |class: &Class| class.channel == claimed.channel && class.exclusive == exclusive && *class.kinds == *kinds;
-        self.classes.iter().position(same).unwrap_or_else(|| {
-            self.classes.push(Class {
-                channel: claimed.channel,
-                kinds: kinds.into(),
-                exclusive,
-                holders: BTreeSet::new(),
-                waiting: BTreeMap::new(),
-            });
-            self.classes.len() - 1
-        })
+        let same = |class: &Class| {
+            class.channel == claimed.channel
+                && class.exclusive == exclusive
+                && class.era == claimed.era
+                && *class.kinds == *kinds
+        };
+        if let Some(known) = self.classes.iter().position(same) {
+            return known;
+        }
+        let class = Class {
+            channel: claimed.channel,
+            kinds: kinds.into(),
+            exclusive,
+            era: claimed.era,
+            members: 0,
+            holders: BTreeSet::new(),
+            waiting: BTreeMap::new(),
+        };
+        // However often the rules change, there are no more classes than are in use at once.
+        match self.classes.iter().position(|class| class.members == 0 && class.era != claimed.era) {
+            Some(free) => {
+                self.classes[free] = class;
+                free
+            }
+            None => {
+                self.classes.push(class);
+                self.classes.len() - 1
+            }
+        }
     }
 
     const fn tick(&mut self) -> u64 {
@@ -372,7 +406,13 @@ mod tests {
 
     fn claimed(channel: Channel, names: &[(&str, &str)]) -> Claimed {
         let names: Vec<LockName> = names.iter().map(|(kind, value)| LockName::new("app", [kind, ""], value)).collect();
-        Claimed { channel, kinds: names.iter().map(|name| name.kind).collect(), names, exclusive: false }
+        Claimed {
+            channel,
+            kinds: names.iter().map(|name| name.kind).collect(),
+            names,
+            exclusive: false,
+            era: Era::default(),
+        }
     }
 
     struct Door(Table, u64);
@@ -503,6 +543,45 @@ mod tests {
     }
 
     #[test]
+    fn callbacks_of_two_eras_are_never_in_the_app_together() {
+        let mut door = Door::new();
+        let later = |claimed: Claimed| Claimed { era: Era(1), ..claimed };
+        let old = door.comes(&webhook(&[("reference", "1")]));
+        let new = door.comes(&later(webhook(&[("order", "7")])));
+        let payer = door.comes(&later(back(&[("order", "8")])));
+        assert!(!door.0.holds(new) && !door.0.holds(payer), "either may be about the payment in the app");
+        assert_eq!(door.leaves(old), [payer, new], "among those of one era names tell");
+    }
+
+    #[test]
+    fn however_often_the_rules_change_the_table_does_not_grow() {
+        let mut door = Door::new();
+        for era in 0..100 {
+            let hook = door.comes(&Claimed { era: Era(era), ..webhook(&[("reference", "1")]) });
+            let payer = door.comes(&Claimed { era: Era(era), ..back(&[("reference", "2")]) });
+            door.leaves(hook);
+            door.leaves(payer);
+        }
+        assert!(door.0.classes.len() <= 4, "{}", door.0.classes.len());
+    }
+
+    #[test]
+    fn more_places_let_more_in_and_fewer_throw_nobody_out() {
+        let mut door = Door(Table::new(1), 0);
+        let a = door.comes(&webhook(&[("reference", "1")]));
+        let b = door.comes(&webhook(&[("reference", "2")]));
+        let c = door.comes(&webhook(&[("reference", "3")]));
+        let mut granted = Vec::new();
+        door.0.resize(2);
+        door.0.advance(&mut granted);
+        assert_eq!(granted, [b]);
+        door.0.resize(1);
+        assert!(door.0.holds(a) && door.0.holds(b));
+        assert_eq!(door.leaves(a), []);
+        assert_eq!(door.leaves(b), [c]);
+    }
+
+    #[test]
     fn more_names_than_can_be_queued_for_take_the_upstream() {
         let mut door = Door::new();
         let names: Vec<String> = (0..=MOST_NAMES).map(|n| n.to_string()).collect();
@@ -543,7 +622,7 @@ mod tests {
 
     #[derive(Clone, Debug)]
     enum Step {
-        Comes { hook: bool, reference: Option<u8>, hash: Option<u8>, exclusive: bool },
+        Comes { hook: bool, reference: Option<u8>, hash: Option<u8>, exclusive: bool, era: u64 },
         Leaves(prop::sample::Index),
         GivesUp(prop::sample::Index),
         Vacates(prop::sample::Index),
@@ -552,8 +631,10 @@ mod tests {
     fn steps() -> impl Strategy<Value = Vec<Step>> {
         let name = || prop::option::of(0_u8..4);
         let step = prop_oneof![
-            6 => (any::<bool>(), name(), name(), prop::bool::weighted(0.05))
-                .prop_map(|(hook, reference, hash, exclusive)| Step::Comes { hook, reference, hash, exclusive }),
+            6 => (any::<bool>(), name(), name(), prop::bool::weighted(0.05), prop_oneof![5 => Just(0), 1 => 1_u64..3])
+                .prop_map(|(hook, reference, hash, exclusive, era)| {
+                    Step::Comes { hook, reference, hash, exclusive, era }
+                }),
             5 => any::<prop::sample::Index>().prop_map(Step::Leaves),
             1 => any::<prop::sample::Index>().prop_map(Step::GivesUp),
             1 => any::<prop::sample::Index>().prop_map(Step::Vacates),
@@ -564,7 +645,7 @@ mod tests {
     fn may_overlap(a: &Claimed, b: &Claimed) -> bool {
         let share = |f: fn(&LockName) -> Key| a.names.iter().any(|x| b.names.iter().any(|y| f(x) == f(y)));
         let share_kind = a.names.iter().any(|x| b.names.iter().any(|y| x.kind == y.kind));
-        !a.exclusive && !b.exclusive && !share(|n| n.key) && (a.channel == b.channel || share_kind)
+        !a.exclusive && !b.exclusive && a.era == b.era && !share(|n| n.key) && (a.channel == b.channel || share_kind)
     }
 
     proptest! {
@@ -580,13 +661,13 @@ mod tests {
             let mut next = 0;
             for step in steps {
                 match step {
-                    Step::Comes { hook, reference, hash, exclusive } => {
+                    Step::Comes { hook, reference, hash, exclusive, era } => {
                         let names = [reference.map(|n| ("reference", n)), hash.map(|n| ("payment_hash", n))];
                         let names = names.into_iter().flatten()
                             .map(|(kind, n)| LockName::new("app", [kind, ""], &n.to_string())).collect::<Vec<_>>();
                         let channel = if hook { Channel::Webhook } else { Channel::Return };
                         let kinds = names.iter().map(|name| name.kind).collect();
-                        let claimed = Claimed { channel, names, kinds, exclusive };
+                        let claimed = Claimed { channel, names, kinds, exclusive, era: Era(era) };
                         next += 1;
                         table.enqueue(LeaseId(next), &claimed);
                         asked.insert(LeaseId(next), claimed);

@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 use crate::{callback::Answer, expression::Expression};
 
 /// How two events are told to be the same (DESIGN: *identity*).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum IdentityBy {
     /// The best that the callback gives: event id, else the state it tells, else the reference.
     Auto,
@@ -24,7 +24,7 @@ pub enum IdentityBy {
 }
 
 /// What a callback shuts others out from while it is in the app.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LockBy {
     /// Its names; and by channel, whatever it shares no kind of name with.
     Names,
@@ -97,7 +97,7 @@ pub struct Retry {
 }
 
 /// Every choice for one event.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
     /// The first matching rule that has a name; a label in logs and metrics.
     pub rule: Arc<str>,

@@ -11,7 +11,7 @@ use super::{
     effect::{Act, Change, Effect, Ending, Input, LockChange, Transition, View},
     history::{Deed, Outcome, Reason, What},
     identity::{Scope, identify},
-    lock::{Claimed, LeaseId, LockName},
+    lock::{Claimed, Era, LeaseId, LockName},
     policy::{IdentityBy, OnDuplicate, OnUnknown, Order, Policy, Retry, Treatment},
     state::{Delivery, Fate, Phase, StoredRequest, Transaction},
     transition::{Refused, apply},
@@ -155,6 +155,7 @@ impl Gate {
                 kinds: names.iter().map(|name| name.kind).collect(),
                 names,
                 exclusive: false,
+                era: Era(0),
             },
         };
         let (decided, transition) = arrive(&self.view, arrival, self.now);

@@ -22,6 +22,7 @@ mod passthrough;
 mod people;
 mod providers;
 mod proxy_protocol;
+mod reload;
 mod returns;
 mod review;
 mod samples;
