@@ -2,8 +2,10 @@
 
 mod certificates;
 mod options;
+pub mod passed;
 mod ports;
 pub mod reload;
+pub mod supervisor;
 
 use std::{net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
@@ -18,6 +20,7 @@ use tokio_rustls::rustls::ServerConfig;
 use self::{
     certificates::Keeper,
     options::{dispatch_options, listener_options, memory_options, reception_options, rulebook, upstream_options},
+    passed::Passed,
     ports::Ports,
 };
 use crate::{
@@ -55,6 +58,7 @@ pub struct Running {
     config: Config,
     ports: Ports,
     tls: Tls,
+    passed: Passed,
     control: Control,
     road: Box<dyn Road>,
     upstream: Arc<Upstream>,
@@ -76,8 +80,19 @@ pub struct Running {
 ///
 /// When an address can't be had, or the app's address makes no sense.
 pub async fn start(config: Config, metrics: Arc<Metrics>) -> anyhow::Result<Running> {
-    let (ports, sockets) = Ports::default().open(&config.doors(), &[], listen_key)?;
-    let (desks, desk) = Ports::default().open(&desk_of(&config), &[], |_| "admin.listen")?;
+    start_with(config, metrics, Passed::default()).await
+}
+
+/// The same with sockets that are bound already.
+///
+/// # Errors
+///
+/// As [`start`], and when one of the sockets is not wanted.
+pub async fn start_with(config: Config, metrics: Arc<Metrics>, passed: Passed) -> anyhow::Result<Running> {
+    let (doors, desk) = (config.doors(), desk_of(&config));
+    passed.all_wanted(&[&doors[..], &desk].concat())?;
+    let (ports, sockets) = Ports::default().open(&doors, &[], &passed, listen_key)?;
+    let (desks, desk) = Ports::default().open(&desk, &[], &passed, |_| "admin.listen")?;
     let tls = Tls::of(&config)?;
     let listener = Listener::over(sockets, tls.options(&config, &metrics, &ports));
     let guard = Guard::new(config.admin.token.as_ref())?;
@@ -113,6 +128,7 @@ pub async fn start(config: Config, metrics: Arc<Metrics>) -> anyhow::Result<Runn
         config,
         ports,
         tls,
+        passed,
         control,
         road: Box::new(Parts { reception, dispatch, api }),
         upstream,
@@ -144,7 +160,7 @@ impl Running {
     pub async fn stop(self) -> Drained {
         self.ready.not_ready("gate", "it is shutting down");
         // An address is free when nobody holds its socket.
-        drop((self.ports, self.desk));
+        drop((self.ports, self.passed, self.desk));
         self.stop.send_replace(true);
         let drained = self.served.await.unwrap_or(Drained { unfinished: 0 });
         // The timers run until the last caller has his answer.

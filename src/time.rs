@@ -128,6 +128,13 @@ impl Clock for SteadyClock {
     }
 }
 
+/// How long the machine has been up, by the clock that systemd goes by (`CLOCK_MONOTONIC`).
+#[must_use]
+pub fn since_boot() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    Duration::new(u64::try_from(now.tv_sec).unwrap_or_default(), u32::try_from(now.tv_nsec).unwrap_or_default())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,9 +7,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     config::Config,
-    gateway::{self, Running, reload::Reload},
-    telemetry::{Metrics, start_logging},
+    gateway::{self, Running, passed::Passed, reload::Reload, supervisor::Supervisor},
+    telemetry::{Metrics, Reloaded, start_logging},
 };
+
+/// What systemd shows of the gate.
+const STANDS: &str = "The gate stands";
+const REFUSED: &str = "The gate stands, by the configuration before: the new one is refused, see the log";
 
 /// What `run` is told.
 #[derive(Debug, clap::Args)]
@@ -47,15 +51,18 @@ async fn serve(config: Config, mut reload: Reload, metrics: Arc<Metrics>) -> any
     let mut signals = Signals::listen()?;
     let upstream = config.upstream.url.clone();
     let preset = config.preset.unwrap_or("none");
-    let mut running = gateway::start(config, metrics).await?;
+    let mut running = gateway::start_with(config, metrics, Passed::from_env()?).await?;
     let listen: Vec<_> = running.addresses.iter().map(ToString::to_string).collect();
     let admin = running.admin.map(|address| address.to_string()).unwrap_or_default();
     tracing::info!(listen = listen.join(" "), upstream, admin, preset, "the gate stands");
+    let supervisor = Supervisor::from_env();
+    supervisor.ready(STANDS);
     let why = tokio::select! {
         why = signals.end.told() => why,
-        () = keep_up(&mut running, &mut reload, &mut signals.hangup) => "nothing is left to do",
+        () = keep_up(&mut running, &mut reload, &mut signals.hangup, &supervisor) => "nothing is left to do",
     };
     tracing::info!(limit = ?running.drain(), "{why}: finishing what is under way");
+    supervisor.stopping();
     let drained = running.stop().await;
     if drained.unfinished > 0 {
         tracing::warn!(connections = drained.unfinished, "not everything was finished in time");
@@ -64,7 +71,7 @@ async fn serve(config: Config, mut reload: Reload, metrics: Arc<Metrics>) -> any
 }
 
 /// Takes up what changes in the configuration, for as long as the gate runs.
-async fn keep_up(running: &mut Running, reload: &mut Reload, hangup: &mut Signal) {
+async fn keep_up(running: &mut Running, reload: &mut Reload, hangup: &mut Signal, supervisor: &Supervisor) {
     loop {
         let changed = tokio::select! {
             changed = reload.changed() => Some(changed),
@@ -73,13 +80,15 @@ async fn keep_up(running: &mut Running, reload: &mut Reload, hangup: &mut Signal
                 None => return,
             },
         };
-        match changed {
-            Some(changed) => _ = reload.take_up_changed(running, &changed).await,
+        supervisor.reloading();
+        let reloaded = match changed {
+            Some(changed) => reload.take_up_changed(running, &changed).await,
             None => {
                 tracing::info!("told to read the configuration again");
-                reload.take_up_now(running).await;
+                Some(reload.take_up_now(running).await)
             }
-        }
+        };
+        supervisor.ready(if reloaded == Some(Reloaded::Refused) { REFUSED } else { STANDS });
     }
 }
 

@@ -6,6 +6,7 @@ use anyhow::Context;
 use socket2::{SockRef, Socket};
 use tokio::net::TcpListener;
 
+use super::passed::Passed;
 use crate::{
     config::change::Door,
     ingress::listener::{self, BindError, bind_beside},
@@ -33,12 +34,13 @@ impl Ports {
         &self,
         asked: &[Door],
         leaving: &[Door],
+        passed: &Passed,
         key: impl Fn(Door) -> &'static str,
     ) -> anyhow::Result<(Self, Vec<TcpListener>)> {
         let leaving: Vec<_> = self.0.iter().filter(|port| leaving.contains(&port.asked)).map(|p| &p.socket).collect();
         let (mut ports, mut sockets) = (Vec::new(), Vec::new());
         for &asked in asked {
-            let (port, socket) = Port::open(asked, &leaving).with_context(|| key(asked))?;
+            let (port, socket) = Port::open(asked, &leaving, passed).with_context(|| key(asked))?;
             ports.push(port);
             sockets.push(socket);
         }
@@ -68,10 +70,13 @@ impl Ports {
 }
 
 impl Port {
-    fn open(asked: Door, leaving: &[&Socket]) -> Result<(Self, TcpListener), BindError> {
-        let socket = bind_beside(asked.address, listener::Options::default().backlog, leaving)?;
-        let port = Self::of(asked, &socket).map_err(|source| BindError { address: asked.address, source })?;
-        Ok((port, socket))
+    fn open(asked: Door, leaving: &[&Socket], passed: &Passed) -> Result<(Self, TcpListener), BindError> {
+        let no = |source| BindError { address: asked.address, source };
+        let socket = match passed.bound_to(asked.address).map_err(no)? {
+            Some(socket) => socket,
+            None => bind_beside(asked.address, listener::Options::default().backlog, leaving)?,
+        };
+        Ok((Self::of(asked, &socket).map_err(no)?, socket))
     }
 
     fn of(asked: Door, socket: &TcpListener) -> io::Result<Self> {

@@ -189,10 +189,10 @@ impl Running {
     async fn apply(&mut self, before: &Config, change: &Change) -> anyhow::Result<()> {
         let after = &self.config;
         // What can fail.
-        let (opened, sockets) = self.ports.open(&change.opened, &change.closed, listen_key)?;
+        let (opened, sockets) = self.ports.open(&change.opened, &change.closed, &self.passed, listen_key)?;
         let moves = before.admin.listen != after.admin.listen;
         let (come, go) = if moves { (desk_of(after), desk_of(before)) } else { (Vec::new(), Vec::new()) };
-        let (desks, desk) = self.desk.ports.open(&come, &go, |_| "admin.listen")?;
+        let (desks, desk) = self.desk.ports.open(&come, &go, &self.passed, |_| "admin.listen")?;
         let tls = if change.tls { Some(Tls::of(after)?) } else { None };
         let way = if upstream_options(before) == upstream_options(after)
             && before.upstream.ca_content == after.upstream.ca_content
@@ -216,6 +216,12 @@ impl Running {
         for asked in &change.closed {
             if let Some(bound) = self.ports.close(*asked) {
                 self.control.close(bound);
+            }
+            if self.passed.has(asked.address) {
+                tracing::warn!(
+                    address = %asked,
+                    "systemd goes on listening here, where callers wait in vain: take it out of the socket unit"
+                );
             }
         }
         self.ports.extend(opened);

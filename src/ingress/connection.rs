@@ -25,6 +25,7 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
     sync::Notify,
+    time::Sleep,
 };
 use tokio_rustls::TlsAcceptor;
 
@@ -40,6 +41,10 @@ use super::{
     tls,
 };
 use crate::telemetry::Handshake;
+
+/// How long a client who has just come may take to say what he wants, when the gate comes to its end: he is connected, and
+/// could not know.
+const FIRST_WORD: Duration = Duration::from_secs(2);
 
 /// How long the rest of what a client sends is read, after an answer that did not wait for it.
 const LINGER: Duration = Duration::from_secs(2);
@@ -60,8 +65,15 @@ impl Stop {
 
     /// Those that wait for a request end at once, the others with their answer.
     pub(super) fn stop(&self) {
+        self.leave();
         self.stopping.store(true, Ordering::SeqCst);
         self.bell.notify_waiters();
+    }
+
+    /// Ends when those who had just come when the bell rang have had their time.
+    async fn over(&self) {
+        self.stopped().await;
+        tokio::time::sleep(FIRST_WORD).await;
     }
 
     /// Ends when the bell rings, or has rung.
@@ -134,7 +146,7 @@ impl<H: Handler> Terms<H> {
         let mut place = self.openings.enter();
         tokio::select! {
             biased;
-            () = self.stop.stopped() => Err(Unopened::Stopping),
+            () = self.stop.over() => Err(Unopened::Stopping),
             opened = tokio::time::timeout(limit, opening) => opened.map_err(|_| Unopened::Timeout(limit))?,
             () = place.lost() => Err(Unopened::Crowded),
         }
@@ -176,8 +188,8 @@ impl<H: Handler> Terms<H> {
         let service = service(self, &exchanges, peer);
         let stream = Watched::new(stream, self.limits(), Arc::clone(&exchanges), self.options.http2);
         let mut connection = self.http1.serve_connection(TokioIo::new(stream), service).with_upgrades();
-        let go_on = || Verdict::GoOn;
-        let served = drive(&self.stop, &mut connection, go_on, |c| Pin::new(c).graceful_shutdown()).await;
+        let verdict = || if exchanges.are_awaited() { Verdict::Await } else { Verdict::GoOn };
+        let served = drive(&self.stop, &mut connection, verdict, |c| Pin::new(c).graceful_shutdown()).await;
         let Some(stream) = connection.into_parts().map(|parts| parts.io.into_inner()) else { return };
         if stream.is_http2() {
             return Box::pin(self.http2(stream, peer, exchanges)).await;
@@ -294,6 +306,8 @@ fn service<H: Handler>(
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Verdict {
     GoOn,
+    /// Its first request is still to come.
+    Await,
     /// It is to end when what is under way has ended.
     Finish,
     /// It is to end at once.
@@ -313,15 +327,28 @@ async fn drive<C: Future + Unpin>(
     let mut bell = pin!(stop.bell.notified());
     let mut listening = false;
     let mut finishing = false;
+    // Boxed, for few connections ever need it.
+    let mut first_word: Option<Pin<Box<Sleep>>> = None;
     std::future::poll_fn(|cx| {
         if !listening {
             listening = true;
             let _ = bell.as_mut().poll(cx);
         }
         loop {
-            if !finishing && (stop.stopping.load(Ordering::SeqCst) || verdict() == Verdict::Finish) {
-                finishing = true;
-                finish(connection);
+            if !finishing {
+                let stopping = stop.stopping.load(Ordering::SeqCst);
+                finishing = match verdict() {
+                    Verdict::Finish => true,
+                    Verdict::Await if stopping => {
+                        let over = first_word.get_or_insert_with(|| Box::pin(tokio::time::sleep(FIRST_WORD)));
+                        over.as_mut().poll(cx).is_ready()
+                    }
+                    Verdict::Await => false,
+                    Verdict::GoOn | Verdict::Break => stopping,
+                };
+                if finishing {
+                    finish(connection);
+                }
             }
             if let Poll::Ready(output) = Pin::new(&mut *connection).poll(cx) {
                 return Poll::Ready(Some(output));
@@ -329,8 +356,9 @@ async fn drive<C: Future + Unpin>(
             // Being driven may have changed it.
             match verdict() {
                 Verdict::Finish if !finishing => {}
+                Verdict::GoOn if !finishing && first_word.is_some() => {}
                 Verdict::Break => return Poll::Ready(None),
-                Verdict::Finish | Verdict::GoOn => return Poll::Pending,
+                Verdict::Finish | Verdict::GoOn | Verdict::Await => return Poll::Pending,
             }
         }
     })

@@ -56,6 +56,11 @@ impl Exchanges {
         Exchange { all: Arc::clone(self), complete: false }
     }
 
+    /// Whether nothing has been asked yet.
+    pub(super) fn are_awaited(&self) -> bool {
+        self.begun.load(Ordering::Relaxed) == 0
+    }
+
     /// Whether the last request had a body, of which more may come.
     pub(super) fn last_has_body(&self) -> bool {
         self.last_has_body.load(Ordering::Relaxed)

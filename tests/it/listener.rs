@@ -170,3 +170,20 @@ async fn there_is_room_for_as_many_as_was_said_last() {
     drop(third);
     house.end().await;
 }
+
+#[tokio::test]
+async fn who_has_just_come_when_the_gate_stops_is_heard_and_who_says_nothing_holds_it_up_for_a_moment_only() {
+    let house = House::open(10);
+    let mut late = house.client().await;
+    let mut silent = house.client().await;
+    while house.control.open_connections() < 2 {
+        tokio::task::yield_now().await;
+    }
+    house.stop.send(()).unwrap();
+    until_refused(house.address).await;
+    late.write(ASK).await;
+    let (head, body) = late.answer().await;
+    assert_eq!((head.one("connection"), &*body), ("close", "/"));
+    assert_eq!(silent.rest().await, "");
+    assert_eq!(soon(house.served).await.unwrap().unfinished, 0);
+}

@@ -23,6 +23,7 @@ mod people;
 mod providers;
 mod proxy_protocol;
 mod reload;
+mod restart;
 mod returns;
 mod review;
 mod samples;

@@ -2,7 +2,8 @@
 
 use std::{
     io::{BufRead, BufReader},
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
+    os::fd::OwnedFd,
     path::Path,
     process::{Child, Command, Output, Stdio},
     sync::mpsc,
@@ -27,19 +28,29 @@ pub struct Process {
     pub address: SocketAddr,
     /// Every line that it has logged so far comes through here.
     log: mpsc::Receiver<String>,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Process {
     pub fn start(url: &str, more: &str) -> Self {
+        Self::spawn(Command::new(env!("CARGO_BIN_EXE_oncegate")), &config(url, more))
+    }
+
+    /// Starts it as systemd does, with a socket that is bound already.
+    pub fn start_on(socket: &TcpListener, text: &str) -> Self {
+        let mut shell = Command::new("sh");
+        let become_it = "exec 3<&0 0</dev/null; export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=gate; exec \"$@\"";
+        shell.args(["-c", become_it, "sh", env!("CARGO_BIN_EXE_oncegate")]);
+        shell.stdin(OwnedFd::from(socket.try_clone().unwrap()));
+        Self::spawn(shell, text)
+    }
+
+    /// Starts it by this command, which is given what to type, with this configuration.
+    pub fn spawn(mut command: Command, text: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("config.toml");
-        std::fs::write(&path, config(url, &format!("log.format = 'json'\n{more}"))).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_oncegate"))
-            .args(["--config", path.to_str().unwrap(), "run"])
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        std::fs::write(&path, format!("log.format = 'json'\n{text}")).unwrap();
+        let child = command.args(["--config", path.to_str().unwrap(), "run"]).stderr(Stdio::piped()).spawn().unwrap();
         let mut child = Owned(child);
         let lines = BufReader::new(child.0.stderr.take().unwrap()).lines();
         let (into, log) = mpsc::channel();
@@ -51,10 +62,25 @@ impl Process {
                 break listen.parse::<SocketAddr>().unwrap().port();
             }
         };
-        Self { child, address: ([127, 0, 0, 1], port).into(), log, _directory: directory }
+        Self { child, address: ([127, 0, 0, 1], port).into(), log, directory }
     }
 
-    /// Tells it to end, as an init system does.
+    /// The file that it runs by.
+    pub fn config(&self) -> std::path::PathBuf {
+        self.directory.path().join("config.toml")
+    }
+
+    /// The next line of the log that says this.
+    pub fn says(&self, what: &str) -> String {
+        loop {
+            let line = self.log.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("it never says {what:?}"));
+            if line.contains(what) {
+                return line;
+            }
+        }
+    }
+
+    /// Tells it something, as an init system does.
     pub fn signal(&self, name: &str) {
         let done = Command::new("kill").args(["-s", name, &self.child.0.id().to_string()]).status().unwrap();
         assert!(done.success());
