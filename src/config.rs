@@ -192,6 +192,12 @@ fn read(preset: Option<&'static str>, mut documents: Vec<Document>, world: &Worl
         let mut section = Section::open("gateway", &documents, report);
         section.fault("listen", "the gate listens nowhere", "write at least one address, or a [[tls]]");
     }
+    let store = StoreOptions::read(&mut Section::open("store", &documents, report));
+    if gateway.reuse_port && store.engine == Engine::Memory {
+        let mut section = Section::open("gateway", &documents, report);
+        let message = "two gates side by side do not know of each other's locks: one payment may be in the app twice";
+        section.warn("reuse_port", message, "let systemd keep the sockets between one gate and the next (README.md)");
+    }
     let upstream = UpstreamOptions::read(&mut Section::open("upstream", &documents, report), world);
     let base = windows::base_policy(&upstream);
     report.effective.extend(rules::defaults(&base));
@@ -203,7 +209,7 @@ fn read(preset: Option<&'static str>, mut documents: Vec<Document>, world: &Worl
         gateway,
         tls,
         acme,
-        store: StoreOptions::read(&mut Section::open("store", &documents, report)),
+        store,
         admin: AdminOptions::read(&mut Section::open("admin", &documents, report), world),
         log: options::read_log(&mut Section::open("log", &documents, report)),
         upstream,

@@ -21,7 +21,7 @@ use self::{
     certificates::Keeper,
     options::{dispatch_options, listener_options, memory_options, reception_options, rulebook, upstream_options},
     passed::Passed,
-    ports::Ports,
+    ports::{Ports, Terms},
 };
 use crate::{
     admin::{self, Api, Guard, Readiness},
@@ -38,7 +38,7 @@ use crate::{
     provider::{PROVIDERS, contract::Secret, generic::GENERIC},
     rule::{ProviderChoice, Rules},
     store::{CommitError, Store, memory},
-    telemetry::Metrics,
+    telemetry::{LogControl, Metrics},
     time::{Clock, SteadyClock, SystemClock},
     upstream::Upstream,
 };
@@ -63,6 +63,8 @@ pub struct Running {
     road: Box<dyn Road>,
     upstream: Arc<Upstream>,
     desk: Desk,
+    /// What is logged; a gate that is part of something else leaves that alone.
+    log: Option<LogControl>,
     /// What tries the app's door when nobody else does.
     trying: Option<AbortHandle>,
     /// What keeps certificates in step with their files.
@@ -91,8 +93,9 @@ pub async fn start(config: Config, metrics: Arc<Metrics>) -> anyhow::Result<Runn
 pub async fn start_with(config: Config, metrics: Arc<Metrics>, passed: Passed) -> anyhow::Result<Running> {
     let (doors, desk) = (config.doors(), desk_of(&config));
     passed.all_wanted(&[&doors[..], &desk].concat())?;
-    let (ports, sockets) = Ports::default().open(&doors, &[], &passed, listen_key)?;
-    let (desks, desk) = Ports::default().open(&desk, &[], &passed, |_| "admin.listen")?;
+    let terms = Terms { passed: &passed, shared: config.gateway.reuse_port };
+    let (ports, sockets) = Ports::default().open(&doors, &[], terms, listen_key)?;
+    let (desks, desk) = Ports::default().open(&desk, &[], terms, |_| "admin.listen")?;
     let tls = Tls::of(&config)?;
     let listener = Listener::over(sockets, tls.options(&config, &metrics, &ports));
     let guard = Guard::new(config.admin.token.as_ref())?;
@@ -133,6 +136,7 @@ pub async fn start_with(config: Config, metrics: Arc<Metrics>, passed: Passed) -
         road: Box::new(Parts { reception, dispatch, api }),
         upstream,
         desk: Desk::default(),
+        log: None,
         trying: None,
         keeping: Vec::new(),
         drain,
@@ -181,6 +185,11 @@ impl Running {
             self.road.open_desk(socket, metrics, ready, stopped.clone());
         }
         self.desk = Desk { ports, _stop: Some(stop) };
+    }
+
+    /// What is logged follows the configuration from now on.
+    pub fn keep_log(&mut self, log: LogControl) {
+        self.log = Some(log);
     }
 
     /// Keeps the certificates that are shown now, and those before no more.

@@ -14,7 +14,7 @@ pub use self::{
     exposition::Exposition,
     figures::Figures,
     line::{CALLBACK_TARGET, CallbackLine, log_callback},
-    log::{LogFormat, LogGuard, LogOptions, LogSink, dispatcher, start_logging},
+    log::{LogControl, LogFormat, LogGuard, LogOptions, LogSink, dispatcher, start_logging},
     metrics::{
         CallbackCounters, Channels, DECISIONS, Handshake, Handshakes, JOINED_BY, Metrics, OUTCOMES, RequestKind,
     },

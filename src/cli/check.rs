@@ -2,12 +2,15 @@
 
 use std::{
     io::{self, Write},
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
+use anyhow::bail;
+use clap::ValueHint;
+
 use super::{counted, enough};
-use crate::config::{Effective, Loaded, World};
+use crate::config::{Effective, Loaded, World, change::Change};
 
 /// What `check` is told.
 #[derive(Debug, clap::Args)]
@@ -16,6 +19,10 @@ pub struct Args {
     /// Print every value in force, and where it came from: a line of the file, the preset or the default
     #[arg(long)]
     pub effective: bool,
+    /// Say what this configuration would change in a gate that runs by FILE, and how: at once, at the next start, not at
+    /// all; and which rules would give callbacks other keys
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub against: Option<PathBuf>,
 }
 
 /// Reads the configuration and says what is to be said about it.
@@ -26,7 +33,39 @@ pub struct Args {
 pub fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
     let loaded = Loaded::from_file(config, &World::real());
     enough(tell(&loaded, args.effective, &mut io::stdout().lock()))?;
-    Ok(if loaded.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let Ok(after) = loaded.into_config() else { return Ok(ExitCode::FAILURE) };
+    if let Some(against) = &args.against {
+        let before = Loaded::from_file(against, &World::real());
+        let Ok(before) = before.into_config() else {
+            bail!("{} has faults, so that no gate runs by it: check it first", against.display())
+        };
+        enough(tell_change(&Change::between(&before, &after), &mut io::stdout().lock()))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn tell_change(change: &Change, out: &mut impl Write) -> io::Result<()> {
+    if change.is_nothing() {
+        return writeln!(out, "nothing would change");
+    }
+    let list = |parts: &mut dyn Iterator<Item = String>| parts.collect::<Vec<_>>().join(", ");
+    let fates = [
+        ("refused as a whole, for no running gate can change them", list(&mut change.fixed.iter().cloned())),
+        ("at once", list(&mut change.live.iter().cloned())),
+        ("opened", list(&mut change.opened.iter().map(ToString::to_string))),
+        ("closed", list(&mut change.closed.iter().map(ToString::to_string))),
+        ("at the next start", list(&mut change.restart.iter().cloned())),
+    ];
+    for (fate, keys) in fates.iter().filter(|(_, keys)| !keys.is_empty()) {
+        writeln!(out, "{fate}: {keys}")?;
+    }
+    if change.renamed {
+        writeln!(out, "other keys for all callbacks: upstream.url")?;
+    }
+    for rule in &change.rekeyed {
+        writeln!(out, "other keys for callbacks: {rule}")?;
+    }
+    Ok(())
 }
 
 fn tell(loaded: &Loaded, effective: bool, out: &mut impl Write) -> io::Result<()> {
@@ -72,6 +111,24 @@ mod tests {
         assert!(lines[1].starts_with("fault: c.toml:5: log.fromat: "));
         assert!(lines[2].starts_with("warning: c.toml:2: admin.listen: "));
         assert_eq!(lines[3], "2 faults, 1 warning");
+    }
+
+    #[test]
+    fn what_would_change_is_told_by_how_it_changes() {
+        let config = |text: &str| Loaded::from_text("c.toml", text, &World::real()).into_config().unwrap();
+        let told = |before: &str, after: &str| {
+            let mut out = Vec::new();
+            tell_change(&Change::between(&config(before), &config(after)), &mut out).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(told("", ""), "nothing would change\n");
+        let rule = "[[rule]]\nname = 'shop'\npath = '/hook'\nreference = 'form:id'\n";
+        let after = format!("gateway.listen = ['[::]:1']\ngateway.threads = 7\n{rule}");
+        assert_eq!(
+            told("", &after),
+            "at once: gateway.listen, rule\nopened: [::]:1\nclosed: [::]:8080\nat the next start: gateway.threads\n\
+             other keys for callbacks: shop (new)\n"
+        );
     }
 
     #[test]

@@ -8,7 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::{
     config::Config,
     gateway::{self, Running, passed::Passed, reload::Reload, supervisor::Supervisor},
-    telemetry::{Metrics, Reloaded, start_logging},
+    telemetry::{LogControl, Metrics, Reloaded, start_logging},
 };
 
 /// What systemd shows of the gate.
@@ -33,8 +33,8 @@ pub fn run(_args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
     let (config, files) = super::load_with_files(path)?;
     let reload = Reload::of(path, files);
     let metrics = Arc::new(Metrics::new());
-    let _log = start_logging(config.log, &metrics.log_lines_dropped).context("cannot write the log")?;
-    runtime(config.gateway.threads)?.block_on(serve(config, reload, metrics))
+    let (log, _guard) = start_logging(config.log, &metrics.log_lines_dropped).context("cannot write the log")?;
+    runtime(config.gateway.threads)?.block_on(serve(config, reload, metrics, log))
 }
 
 /// On one core everything runs on this thread: no other could help, and handing over would cost.
@@ -46,12 +46,13 @@ fn runtime(threads: usize) -> std::io::Result<tokio::runtime::Runtime> {
     }
 }
 
-async fn serve(config: Config, mut reload: Reload, metrics: Arc<Metrics>) -> anyhow::Result<ExitCode> {
+async fn serve(config: Config, mut reload: Reload, metrics: Arc<Metrics>, log: LogControl) -> anyhow::Result<ExitCode> {
     // Before anything else: what comes before we listen to it would end us.
     let mut signals = Signals::listen()?;
     let upstream = config.upstream.url.clone();
     let preset = config.preset.unwrap_or("none");
     let mut running = gateway::start_with(config, metrics, Passed::from_env()?).await?;
+    running.keep_log(log);
     let listen: Vec<_> = running.addresses.iter().map(ToString::to_string).collect();
     let admin = running.admin.map(|address| address.to_string()).unwrap_or_default();
     tracing::info!(listen = listen.join(" "), upstream, admin, preset, "the gate stands");

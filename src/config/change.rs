@@ -141,8 +141,9 @@ impl Config {
     #[must_use]
     pub fn in_a_gate_of(mut self, running: &Self) -> Self {
         self.gateway.threads = running.gateway.threads;
+        self.gateway.reuse_port = running.gateway.reuse_port;
         self.store = running.store.clone();
-        self.log = running.log;
+        self.log.format = running.log.format;
         self
     }
 }
@@ -169,7 +170,7 @@ fn differ(a: &[TlsOptions], b: &[TlsOptions]) -> bool {
 
 // Each takes its section apart field by field, so that a new key does not compile before it is said how it changes.
 
-fn gateway(a: &GatewayOptions, b: &GatewayOptions) -> [(&'static str, bool, Effect); 16] {
+fn gateway(a: &GatewayOptions, b: &GatewayOptions) -> [(&'static str, bool, Effect); 17] {
     let GatewayOptions {
         listen,
         trusted_proxies,
@@ -187,6 +188,7 @@ fn gateway(a: &GatewayOptions, b: &GatewayOptions) -> [(&'static str, bool, Effe
         idle_timeout,
         drain,
         threads,
+        reuse_port,
     } = a;
     [
         ("listen", *listen != b.listen, Live),
@@ -205,6 +207,7 @@ fn gateway(a: &GatewayOptions, b: &GatewayOptions) -> [(&'static str, bool, Effe
         ("idle_timeout", *idle_timeout != b.idle_timeout, Live),
         ("drain", *drain != b.drain, Live),
         ("threads", *threads != b.threads, Restart),
+        ("reuse_port", *reuse_port != b.reuse_port, Restart),
     ]
 }
 
@@ -265,8 +268,8 @@ fn log(a: LogOptions, b: LogOptions) -> [(&'static str, bool, Effect); 3] {
     let LogOptions { format, level, callbacks } = a;
     [
         ("format", format != b.format, Restart),
-        ("level", level != b.level, Restart),
-        ("callbacks", callbacks != b.callbacks, Restart),
+        ("level", level != b.level, Live),
+        ("callbacks", callbacks != b.callbacks, Live),
     ]
 }
 
@@ -303,6 +306,7 @@ mod tests {
         ("gateway.idle_timeout", "'7s'", Live),
         ("gateway.drain", "'7s'", Live),
         ("gateway.threads", "7", Restart),
+        ("gateway.reuse_port", "true", Restart),
         ("acme.directory", "'https://acme.example.org/directory'", Live),
         ("acme.contact", "['mailto:a@example.org']", Live),
         ("acme.agree_to_terms", "true", Live),
@@ -324,8 +328,8 @@ mod tests {
         ("store.history_retention", "'7d'", Restart),
         ("admin.token", "{ value = '0123456789abcdef' }", Live),
         ("log.format", "'json'", Restart),
-        ("log.level", "'debug'", Restart),
-        ("log.callbacks", "false", Restart),
+        ("log.level", "'debug'", Live),
+        ("log.callbacks", "false", Live),
     ];
     /// There is one engine, and these mean nothing to it.
     const WITHOUT_OTHERS: &[&str] = &["store.engine", "store.path", "store.durable"];

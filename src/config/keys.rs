@@ -36,6 +36,7 @@ pub const SECTIONS: &[SectionKeys] = &[
             "idle_timeout",
             "drain",
             "threads",
+            "reuse_port",
         ],
     },
     SectionKeys { section: "tls", keys: &["listen", "certificate", "key", "names"] },

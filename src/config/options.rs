@@ -59,6 +59,8 @@ pub struct GatewayOptions {
     pub drain: Duration,
     /// How many threads work; 0 stands for one per core.
     pub threads: usize,
+    /// Whether other processes of the same user may listen at the same addresses (`SO_REUSEPORT`).
+    pub reuse_port: bool,
 }
 
 impl Default for GatewayOptions {
@@ -80,6 +82,7 @@ impl Default for GatewayOptions {
             idle_timeout: Duration::from_secs(75),
             drain: Duration::from_secs(30),
             threads: 0,
+            reuse_port: false,
         }
     }
 }
@@ -223,6 +226,7 @@ impl GatewayOptions {
             idle_timeout: limit(section, "idle_timeout", default.idle_timeout),
             drain: section.get("drain", default.drain),
             threads: section.get("threads", default.threads),
+            reuse_port: section.get("reuse_port", default.reuse_port),
         }
     }
 }

@@ -567,6 +567,7 @@ fn what_can_be_read_by_others_or_does_nothing_is_warned_of() {
         ("[[rule]]\non_unknown = 'confirm'", "can ask nobody"),
         ("[[rule]]\nchannel = 'webhook'", "takes every request for a callback"),
         ("[upstream]\nca = '/x.pem'", "only asked about https"),
+        ("[gateway]\nreuse_port = true", "do not know of each other's locks"),
     ] {
         let warnings = warnings(text);
         assert!(warnings.iter().any(|w| w.contains(piece)), "{text}: {warnings:?}");

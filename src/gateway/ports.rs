@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use super::passed::Passed;
 use crate::{
     config::change::Door,
-    ingress::listener::{self, BindError, bind_beside},
+    ingress::listener::{self, BindError, bind_beside, bind_shared},
 };
 
 /// Every open address.
@@ -24,6 +24,15 @@ struct Port {
     socket: Socket,
 }
 
+/// How addresses are had.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms<'p> {
+    /// What is bound already.
+    pub passed: &'p Passed,
+    /// Whether other processes may have them too.
+    pub shared: bool,
+}
+
 impl Ports {
     /// Opens addresses, of which some may stand where one of `leaving` does now; `key` says under which key each stands.
     ///
@@ -34,13 +43,13 @@ impl Ports {
         &self,
         asked: &[Door],
         leaving: &[Door],
-        passed: &Passed,
+        terms: Terms<'_>,
         key: impl Fn(Door) -> &'static str,
     ) -> anyhow::Result<(Self, Vec<TcpListener>)> {
         let leaving: Vec<_> = self.0.iter().filter(|port| leaving.contains(&port.asked)).map(|p| &p.socket).collect();
         let (mut ports, mut sockets) = (Vec::new(), Vec::new());
         for &asked in asked {
-            let (port, socket) = Port::open(asked, &leaving, passed).with_context(|| key(asked))?;
+            let (port, socket) = Port::open(asked, &leaving, terms).with_context(|| key(asked))?;
             ports.push(port);
             sockets.push(socket);
         }
@@ -70,11 +79,13 @@ impl Ports {
 }
 
 impl Port {
-    fn open(asked: Door, leaving: &[&Socket], passed: &Passed) -> Result<(Self, TcpListener), BindError> {
+    fn open(asked: Door, leaving: &[&Socket], terms: Terms<'_>) -> Result<(Self, TcpListener), BindError> {
         let no = |source| BindError { address: asked.address, source };
-        let socket = match passed.bound_to(asked.address).map_err(no)? {
+        let backlog = listener::Options::default().backlog;
+        let socket = match terms.passed.bound_to(asked.address).map_err(no)? {
             Some(socket) => socket,
-            None => bind_beside(asked.address, listener::Options::default().backlog, leaving)?,
+            None if terms.shared => bind_shared(asked.address, backlog)?,
+            None => bind_beside(asked.address, backlog, leaving)?,
         };
         Ok((Self::of(asked, &socket).map_err(no)?, socket))
     }

@@ -14,6 +14,7 @@ use anyhow::bail;
 use super::{
     Running, Tls, desk_of, foresee, listen_key,
     options::{dispatch_options, places, reception_options, rulebook, upstream_options},
+    ports::Terms,
 };
 use crate::{
     config::{Config, Loaded, World, change::Change},
@@ -189,10 +190,11 @@ impl Running {
     async fn apply(&mut self, before: &Config, change: &Change) -> anyhow::Result<()> {
         let after = &self.config;
         // What can fail.
-        let (opened, sockets) = self.ports.open(&change.opened, &change.closed, &self.passed, listen_key)?;
+        let terms = Terms { passed: &self.passed, shared: after.gateway.reuse_port };
+        let (opened, sockets) = self.ports.open(&change.opened, &change.closed, terms, listen_key)?;
         let moves = before.admin.listen != after.admin.listen;
         let (come, go) = if moves { (desk_of(after), desk_of(before)) } else { (Vec::new(), Vec::new()) };
-        let (desks, desk) = self.desk.ports.open(&come, &go, &self.passed, |_| "admin.listen")?;
+        let (desks, desk) = self.desk.ports.open(&come, &go, terms, |_| "admin.listen")?;
         let tls = if change.tls { Some(Tls::of(after)?) } else { None };
         let way = if upstream_options(before) == upstream_options(after)
             && before.upstream.ca_content == after.upstream.ca_content
@@ -206,6 +208,9 @@ impl Running {
             self.road.resize(dispatch_options(after), in_app).await?;
         }
         // What cannot.
+        if let Some(log) = &self.log {
+            log.change(after.log);
+        }
         if let Some(way) = way {
             self.upstream.go(way);
         }

@@ -239,6 +239,14 @@ pub fn bind(address: SocketAddr, backlog: i32) -> Result<TcpListener, BindError>
     listen(address, backlog, false).map_err(|source| BindError { address, source })
 }
 
+/// Binds one address that other processes of the same user may bind too.
+///
+/// # Errors
+/// If it cannot be had.
+pub fn bind_shared(address: SocketAddr, backlog: i32) -> Result<TcpListener, BindError> {
+    listen(address, backlog, true).map_err(|source| BindError { address, source })
+}
+
 /// Binds one address though sockets that are about to be closed stand on its port: `127.0.0.1` in the place of `[::]`.
 ///
 /// # Errors

@@ -1,6 +1,15 @@
 //! The one line that each callback leaves in the log: what was decided about it, and why.
 
-use std::{borrow::Cow, fmt::Write, net::IpAddr, sync::OnceLock, time::Duration};
+use std::{
+    borrow::Cow,
+    fmt::Write,
+    net::IpAddr,
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use http::StatusCode;
 use tracing::Level;
@@ -53,15 +62,25 @@ pub struct CallbackLine<'a> {
 static STRAIGHT: OnceLock<(LogSink, LogFormat)> = OnceLock::new();
 
 /// From now on the lines of this process are written straight to `sink`.
-pub(super) fn write_straight_to(sink: LogSink, format: LogFormat) {
+pub(super) fn write_straight_to(sink: LogSink, format: LogFormat, shown: bool) {
+    show(shown);
     // The log of a process is started once, which its caller has made sure of.
     _ = STRAIGHT.set((sink, format));
+}
+
+/// Whether they are written at all.
+static SHOWN: AtomicBool = AtomicBool::new(true);
+
+pub(super) fn show(shown: bool) {
+    SHOWN.store(shown, Ordering::Relaxed);
 }
 
 /// Writes the line, unless nobody wants it: then this costs one comparison.
 pub fn log_callback(line: &CallbackLine<'_>) {
     if let Some((sink, format)) = STRAIGHT.get() {
-        sink.push_line(&line.written(*format, SystemClock.now()));
+        if SHOWN.load(Ordering::Relaxed) {
+            sink.push_line(&line.written(*format, SystemClock.now()));
+        }
         return;
     }
     if !tracing::enabled!(target: CALLBACK_TARGET, Level::INFO) {

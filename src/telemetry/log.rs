@@ -12,10 +12,11 @@ use std::{
 use prometheus_client::metrics::counter::Counter;
 use tracing::{Dispatch, level_filters::LevelFilter, subscriber::SetGlobalDefaultError};
 use tracing_subscriber::{
-    Layer,
+    Layer, Registry,
     filter::Targets,
     fmt::{self, MakeWriter},
-    layer::SubscriberExt,
+    layer::{Filter, SubscriberExt},
+    reload,
 };
 
 use crate::telemetry::{escape::is_treacherous, line::CALLBACK_TARGET};
@@ -74,6 +75,10 @@ impl Default for LogOptions {
 }
 
 impl LogOptions {
+    fn shows_callbacks(self) -> bool {
+        self.callbacks && self.level >= LevelFilter::INFO
+    }
+
     fn targets(self) -> Targets {
         Targets::new()
             .with_default(self.level.min(LevelFilter::WARN))
@@ -87,25 +92,41 @@ impl LogOptions {
 /// # Errors
 ///
 /// When a log has been started before.
-pub fn start_logging(options: LogOptions, dropped: &Counter) -> Result<LogGuard, SetGlobalDefaultError> {
+pub fn start_logging(options: LogOptions, dropped: &Counter) -> Result<(LogControl, LogGuard), SetGlobalDefaultError> {
     let (sink, guard) = LogSink::new(io::stderr(), dropped.clone());
-    if options.callbacks && options.level >= LevelFilter::INFO {
-        super::line::write_straight_to(sink.clone(), options.format);
+    let (filter, handle) = reload::Layer::new(options.targets());
+    tracing::dispatcher::set_global_default(filtered(options.format, sink.clone(), filter))?;
+    super::line::write_straight_to(sink, options.format, options.shows_callbacks());
+    Ok((LogControl(handle), guard))
+}
+
+/// Changes what is logged while the process runs.
+#[derive(Clone, Debug)]
+pub struct LogControl(reload::Handle<Targets, Registry>);
+
+impl LogControl {
+    /// From now on so much is logged. How it looks stays as it was.
+    pub fn change(&self, options: LogOptions) {
+        // It fails only where the log is gone already.
+        let _ = self.0.reload(options.targets());
+        super::line::show(options.shows_callbacks());
     }
-    tracing::dispatcher::set_global_default(dispatcher(options, sink))?;
-    Ok(guard)
 }
 
 /// A log of its own that ends in `sink`.
 #[must_use]
 pub fn dispatcher(options: LogOptions, sink: LogSink) -> Dispatch {
-    let lines = MakeLine { sink, format: options.format };
+    filtered(options.format, sink, options.targets())
+}
+
+fn filtered(format: LogFormat, sink: LogSink, filter: impl Filter<Registry> + Send + Sync + 'static) -> Dispatch {
+    let lines = MakeLine { sink, format };
     let layer = fmt::layer().with_ansi(false).with_writer(lines);
-    let layer = match options.format {
+    let layer = match format {
         LogFormat::Human => layer.boxed(),
         LogFormat::Json => layer.json().flatten_event(true).boxed(),
     };
-    Dispatch::new(tracing_subscriber::registry().with(layer.with_filter(options.targets())))
+    Dispatch::new(tracing_subscriber::registry().with(layer.with_filter(filter)))
 }
 
 /// Where lines go: into a bounded buffer that a thread writes out.

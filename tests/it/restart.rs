@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use crate::support::{
     Office,
     office::BRACKETS,
-    process::Process,
+    process::{Process, oncegate},
     standing::{NINJA, config, connect, heard, mollie},
     wire::soon,
 };
@@ -133,6 +133,11 @@ async fn sighup_and_a_changed_file_are_taken_up_and_systemd_hears_of_each_turn()
     assert!(line.contains("rule[1] (new)"), "{line}");
     assert!(told().starts_with("RELOADING=1\n") && told().starts_with("READY=1\n"));
 
+    std::fs::write(gate.config(), format!("log.level = 'warn'\n{text}")).unwrap();
+    assert!(told().starts_with("RELOADING=1\n") && told().starts_with("READY=1\n"));
+    gate.signal("HUP");
+    assert!(told().starts_with("RELOADING=1\n") && told().starts_with("READY=1\n"));
+
     std::fs::write(gate.config(), "gateway.listne = []").unwrap();
     gate.says("did you mean `listen`?");
     gate.says("the new configuration is refused; the one before stays");
@@ -143,4 +148,19 @@ async fn sighup_and_a_changed_file_are_taken_up_and_systemd_hears_of_each_turn()
     gate.signal("TERM");
     assert_eq!(gate.end().await.0, Some(0));
     assert!(told().starts_with("STOPPING=1\n"));
+}
+
+#[tokio::test]
+async fn two_gates_share_an_address_only_if_both_say_so() {
+    let office = Office::open().await;
+    let first = Process::start(&office.url(), &format!("gateway.reuse_port = true\n{NINJA}"));
+    let address = first.address;
+    let shared = on(address, &office.url());
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("config.toml"), &shared).unwrap();
+    let alone = oncegate(folder.path(), &["run"]);
+    assert_eq!(alone.status.code(), Some(1));
+    let command = Command::new(env!("CARGO_BIN_EXE_oncegate"));
+    let second = Process::spawn(command, &format!("gateway.reuse_port = true\n{shared}"));
+    assert_eq!(second.address.port(), address.port());
 }
