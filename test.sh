@@ -31,6 +31,10 @@ set_up() {
   # cc: ring is partly C and assembly. php: the reading of forms is compared with PHP's own.
   command -v cc >/dev/null || need gcc libc6-dev
   command -v php >/dev/null || need php-cli
+  # The store is tried on disks that are cut off, broken, or not synced at all.
+  command -v mkfs.xfs >/dev/null || need xfsprogs
+  command -v eatmydata >/dev/null || need eatmydata
+  command -v strace >/dev/null || need strace
   # They are asked what they make of our completions.
   for shell in fish zsh; do command -v "$shell" >/dev/null || need "$shell"; done
   [ "${#missing[@]}" = 0 ] || step "Debian packages: ${missing[*]}" packages
@@ -87,6 +91,9 @@ advisories() {
 
 tests() {
   local told
+  if ! { [ "$(id -u)" = 0 ] && losetup -f; } >/dev/null 2>&1; then
+    notes+=("mounts can't be had here; power cuts and full disks were NOT tried")
+  fi
   told=$(mktemp)
   if command -v cargo-nextest >/dev/null; then
     cargo nextest run --locked --no-fail-fast 2>&1 | tee "$told"

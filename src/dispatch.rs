@@ -8,7 +8,7 @@ mod app;
 mod waiting;
 
 use std::{
-    pin::pin,
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -215,9 +215,14 @@ impl<S: Store, A: App> Dispatch<S, A> {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let dispatch = Arc::clone(self);
         runtime.spawn(async move {
-            let transition = Transition { locks: vec![change], ..Transition::default() };
-            if let Err(error) = dispatch.commit(transition).await {
-                tracing::error!(%error, "a lease could not be changed");
+            loop {
+                let transition = Transition { locks: vec![change.clone()], ..Transition::default() };
+                match dispatch.commit(transition).await {
+                    Ok(()) => return,
+                    // Once the store can be used again the lease may still stand in it.
+                    Err(CommitError::Store(_)) => tokio::time::sleep(TICK).await,
+                    Err(error) => return tracing::error!(%error, "a lease could not be changed"),
+                }
             }
         });
     }
@@ -303,6 +308,10 @@ impl<S: Store, A: App> Dispatch<S, A> {
             match self.commit(transition).await {
                 Ok(()) => {
                     unheld.iter().for_each(|(id, letter)| self.unhold(*id, letter));
+                    if matches!(after.phase, Phase::Unknown { .. }) {
+                        let reference = after.letter.events.first().map(|event| &*event.reference);
+                        tracing::warn!(delivery = id.0, reference, "it is unknown whether the app got it");
+                    }
                     if let Some(Effect::Tell(_, ending)) = told {
                         self.tell(id, || heard.cloned().unwrap_or(Heard::unheard(ending)));
                     }
@@ -320,7 +329,13 @@ impl<S: Store, A: App> Dispatch<S, A> {
         let guard = Unfinished { dispatch: Some(Arc::clone(&self)), id, attempt: 1, begun: false };
         let delivery = match self.store.load(Want::Delivery(id), self.clock.now()).await {
             Ok(view) => view.deliveries.into_iter().find(|known| known.id == id && known.phase == Phase::Queued),
-            Err(error) => return guard.fail(Ending::NotSent(error.to_string())).await,
+            Err(error) => {
+                tracing::warn!(delivery = id.0, %error, "not sent");
+                self.waiters.remove(&id);
+                guard.disarmed();
+                // Its lease is not given back: when the store can be used again, another try may be in the app by it.
+                return None;
+            }
         };
         guard.disarmed();
         match delivery {
@@ -351,7 +366,8 @@ impl<S: Store, A: App> Dispatch<S, A> {
             Err(error) => {
                 tracing::warn!(delivery = id.0, %error, "not sent");
                 if let StepError::Commit(CommitError::Store(_)) = error {
-                    return Box::pin(guard.fail(Ending::NotSent(error.to_string()))).await;
+                    // Whether it was begun, the store will know when it can be used again, and sees to it then.
+                    self.waiters.remove(&id);
                 }
                 guard.disarm();
                 return None;
@@ -367,7 +383,7 @@ impl<S: Store, A: App> Dispatch<S, A> {
         self.metrics.count_delivery(letter.provider, heard.ending.as_str());
         self.metrics.delivery_seconds.observe(heard.took.as_secs_f64());
         guard.disarm();
-        Some(self.end(id, sent.attempts, heard).await)
+        self.end(id, sent.attempts, heard).await
     }
 
     /// Sends a request and reads the answer whole, within the time limit; says what came of it.
@@ -410,16 +426,47 @@ impl<S: Store, A: App> Dispatch<S, A> {
         Ending::Accepted(if large { Arc::new(Answer { body: None, ..(**answer).clone() }) } else { Arc::clone(answer) })
     }
 
-    async fn end(self: &Arc<Self>, id: LeaseId, attempt: u32, heard: Heard) -> Heard {
+    /// Records how a try ended. `None` where that could not be made to last: nobody shall hear of a success that a crash
+    /// would forget.
+    async fn end(self: &Arc<Self>, id: LeaseId, attempt: u32, heard: Heard) -> Option<Heard> {
         let input = Input::Ended { attempt, ending: heard.ending.clone() };
         if let Err(error) = self.step_with(id, &input, Some(&heard)).await {
             tracing::error!(delivery = id.0, %error, outcome = heard.ending.as_str(), "an outcome could not be recorded");
-            // The callers shall not wait for what can't be recorded; but whoever waits on a later try hears of that.
-            if !matches!(error, StepError::Refused(Refused::Fenced)) {
-                self.tell(id, || heard.clone());
+            match error {
+                StepError::Commit(CommitError::Store(_)) => {
+                    self.waiters.remove(&id);
+                    self.record_later(id, attempt, heard.ending);
+                    return None;
+                }
+                // Whoever waits on a later try hears of that.
+                StepError::Refused(Refused::Fenced) => {}
+                // The callers shall not wait for what can't be recorded.
+                _ => self.tell(id, || heard.clone()),
             }
         }
-        heard
+        Some(heard)
+    }
+
+    /// An outcome that is known is recorded when the store can be used again, unless the gate goes down before.
+    fn record_later(self: &Arc<Self>, id: LeaseId, attempt: u32, ending: Ending) {
+        if matches!(ending, Ending::NotSent(_)) {
+            // The try may never have begun, as far as the store knows; then another may be in the app by its number.
+            return;
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let dispatch = Arc::clone(self);
+        // Boxed, for what it does may bring it here again.
+        let again: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move {
+            let input = Input::Ended { attempt, ending };
+            loop {
+                tokio::time::sleep(TICK).await;
+                match dispatch.step(id, &input).await {
+                    Err(StepError::Commit(CommitError::Store(_))) => {}
+                    Ok(_) | Err(_) => return,
+                }
+            }
+        });
+        runtime.spawn(again);
     }
 
     /// A held delivery can be found by its names.
@@ -472,11 +519,15 @@ impl<S: Store, A: App> Dispatch<S, A> {
                         failed |= !self.do_due(due).await;
                     }
                 }
-                Err(error) => tracing::error!(%error, "cannot see what is due"),
+                Err(error) => {
+                    tracing::error!(%error, "cannot see what is due");
+                    self.give_up_waiting();
+                    failed = true;
+                }
             }
             match self.store.forget(now, STEP).await {
                 Ok(more) => again |= more,
-                Err(error) => tracing::error!(%error, "cannot forget what has expired"),
+                Err(_) => failed = true,
             }
             if failed {
                 // What can't be done now can't be done a microsecond later.
@@ -495,10 +546,18 @@ impl<S: Store, A: App> Dispatch<S, A> {
         }
     }
 
+    /// The store has failed: nobody can tell what became of what is waited for. Whoever waits hears that he shall try
+    /// again, and whoever waits for his turn has lost it.
+    fn give_up_waiting(&self) {
+        self.permits.clear();
+        self.waiters.clear();
+    }
+
     /// Whether it is done, or need not be any more.
     async fn do_due(self: &Arc<Self>, due: Due) -> bool {
         let done = match due {
             Due::Delivery(id) => self.step(id, &Input::Due).await.map(drop),
+            Due::Grants => self.commit(Transition::default()).await.map_err(StepError::from),
             Due::Lease(lease) => {
                 let release = Transition { locks: vec![LockChange::Release(lease)], ..Transition::default() };
                 self.commit(release).await.map_err(StepError::from)
@@ -596,7 +655,7 @@ impl<S: Store, A: App> Unfinished<S, A> {
     async fn fail(mut self, ending: Ending) -> Option<Heard> {
         let dispatch = self.dispatch.take()?;
         let (id, attempt) = (self.id, self.attempt);
-        Some(dispatch.end(id, attempt, Heard::unheard(ending)).await)
+        dispatch.end(id, attempt, Heard::unheard(ending)).await
     }
 }
 

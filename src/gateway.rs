@@ -19,14 +19,14 @@ use tokio_rustls::rustls::ServerConfig;
 
 use self::{
     certificates::Keeper,
-    options::{dispatch_options, listener_options, memory_options, reception_options, rulebook, upstream_options},
+    options::{bounds, dispatch_options, listener_options, reception_options, rulebook, upstream_options},
     passed::Passed,
     ports::{Ports, Terms},
 };
 use crate::{
     admin::{self, Api, Guard, Readiness},
     callback::Channel,
-    config::{Config, change::Door},
+    config::{Config, Engine, change::Door},
     dispatch::{self, Dispatch},
     ingress::{
         Listener,
@@ -37,9 +37,13 @@ use crate::{
     intake::{Intake, reading::Rulebook},
     provider::{PROVIDERS, contract::Secret, generic::GENERIC},
     rule::{ProviderChoice, Rules},
-    store::{CommitError, Store, memory},
+    store::{
+        CommitError, Store,
+        embedded::{self, Embedded, folder::Place},
+        memory,
+    },
     telemetry::{LogControl, Metrics},
-    time::{Clock, SteadyClock, SystemClock},
+    time::{Clock, SteadyClock, SystemClock, Timestamp},
     upstream::Upstream,
 };
 
@@ -91,6 +95,27 @@ pub async fn start(config: Config, metrics: Arc<Metrics>) -> anyhow::Result<Runn
 ///
 /// As [`start`], and when one of the sockets is not wanted.
 pub async fn start_with(config: Config, metrics: Arc<Metrics>, passed: Passed) -> anyhow::Result<Running> {
+    let now = SystemClock.now();
+    let bounds = bounds(&config);
+    match &config.store.engine {
+        Engine::Memory => stand(config, metrics, passed, memory::Memory::new(bounds), now).await,
+        Engine::Embedded { path, durable } => {
+            let options = embedded::Options { bounds, durable: *durable, quiet: config.rules.longest_quiet() };
+            let place = Box::new(Place::at(path.clone()));
+            let store = Embedded::open(place, options, now).context("the store can't be opened (store.path)")?;
+            stand(config, metrics, passed, store, now).await
+        }
+    }
+}
+
+/// Starts a gate over a store.
+async fn stand<S: Store>(
+    config: Config,
+    metrics: Arc<Metrics>,
+    passed: Passed,
+    store: S,
+    now: Timestamp,
+) -> anyhow::Result<Running> {
     let (doors, desk) = (config.doors(), desk_of(&config));
     passed.all_wanted(&[&doors[..], &desk].concat())?;
     let terms = Terms { passed: &passed, shared: config.gateway.reuse_port };
@@ -101,8 +126,7 @@ pub async fn start_with(config: Config, metrics: Arc<Metrics>, passed: Passed) -
     let guard = Guard::new(config.admin.token.as_ref())?;
     let upstream = Arc::new(Upstream::new(upstream_options(&config))?);
     let ready = Readiness::waiting_for(&["gate"]);
-    let clock = SteadyClock::starting_at(SystemClock.now());
-    let store = memory::Memory::new(memory_options(&config));
+    let clock = SteadyClock::starting_at(now);
     let dispatch = Dispatch::new(store, Arc::clone(&upstream), clock, Arc::clone(&metrics), dispatch_options(&config));
     let intake = Intake::new(Arc::clone(&dispatch));
     foresee(&config.rules, &metrics);
@@ -120,7 +144,7 @@ pub async fn start_with(config: Config, metrics: Arc<Metrics>, passed: Passed) -
             Arc::clone(&upstream),
             Arc::clone(&reception),
             control.clone(),
-            Arc::clone(&metrics),
+            ready.clone(),
         )),
     ];
     let served = tokio::spawn(listener.serve(Arc::clone(&reception), until(stopped), move || *limit.borrow()));
@@ -173,6 +197,7 @@ impl Running {
         }
         self.trying.iter().for_each(AbortHandle::abort);
         self.keeping.iter().for_each(JoinHandle::abort);
+        self.road.written().await;
         drained
     }
 
@@ -269,8 +294,12 @@ trait Road: Send + Sync {
 
     /// From now on these bounds hold.
     fn resize(&self, options: dispatch::Options, places: usize) -> Resized<'_>;
+
+    /// Waits until the store has nothing left to write.
+    fn written(&self) -> Written<'_>;
 }
 
+type Written<'r> = Pin<Box<dyn Future<Output = ()> + Send + 'r>>;
 type Resized<'r> = Pin<Box<dyn Future<Output = Result<(), CommitError>> + Send + 'r>>;
 
 struct Parts<S: Store> {
@@ -294,6 +323,14 @@ impl<S: Store> Road for Parts<S> {
 
     fn resize(&self, options: dispatch::Options, places: usize) -> Resized<'_> {
         Box::pin(self.dispatch.resize(options, places))
+    }
+
+    fn written(&self) -> Written<'_> {
+        Box::pin(async {
+            if let Err(error) = self.dispatch.store.flush().await {
+                tracing::error!(%error, "what was committed last could not be made durable");
+            }
+        })
     }
 }
 
@@ -321,12 +358,17 @@ async fn show_gauges<S: Store>(
     upstream: Arc<Upstream>,
     reception: Arc<Reception<S>>,
     listener: Control,
-    metrics: Arc<Metrics>,
+    ready: Readiness,
 ) {
+    let metrics = Arc::clone(&dispatch.metrics);
     let gauge = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
     // Each set of rules counts for itself.
     let (mut book, mut failed_before) = (reception.book(), 0);
     loop {
+        match dispatch.store.fault() {
+            None => ready.ready("store"),
+            Some(fault) => ready.not_ready("store", fault.to_string()),
+        }
         let current = reception.book();
         if !Arc::ptr_eq(&book, &current) {
             failed_before += book.rules.failed_expressions();

@@ -17,6 +17,9 @@ pub enum NoPermit {
     /// The turn did not come in time.
     #[error("its turn did not come in time")]
     TooLong,
+    /// The store failed while it waited.
+    #[error("its place in the queue is lost")]
+    Lost,
     /// See [`CommitError`].
     #[error(transparent)]
     Commit(#[from] CommitError),
@@ -44,22 +47,24 @@ impl<S: Store, A: App> Permit<S, A> {
         patience: Option<Duration>,
     ) -> Result<Self, NoPermit> {
         let lease = dispatch.next_id();
-        let granted = dispatch.await_grant(lease);
+        let mut granted = dispatch.await_grant(lease);
         let enqueue = Transition { locks: vec![LockChange::Enqueue(lease, claimed)], ..Transition::default() };
         if let Err(error) = dispatch.commit(enqueue).await {
             dispatch.forget_grant(lease);
             return Err(error.into());
         }
         let permit = Self { dispatch: Arc::clone(dispatch), lease, quiet: None, over: false };
-        match patience {
-            None => _ = granted.await,
-            Some(patience) => {
-                if tokio::time::timeout(patience, granted).await.is_err() && dispatch.forget_grant(lease) {
-                    // Dropping the permit leaves the queue.
-                    return Err(NoPermit::TooLong);
-                }
-            }
-        }
+        // Where it is not to be had, dropping the permit leaves the queue.
+        let told = match patience {
+            None => granted.await,
+            Some(patience) => match tokio::time::timeout(patience, &mut granted).await {
+                Ok(told) => told,
+                Err(_) if dispatch.forget_grant(lease) => return Err(NoPermit::TooLong),
+                // It was granted just now, or the store failed just now.
+                Err(_) => granted.await,
+            },
+        };
+        told.map_err(|_| NoPermit::Lost)?;
         Ok(permit)
     }
 
@@ -87,7 +92,11 @@ impl<S: Store, A: App> Permit<S, A> {
             LockChange::Linger(self.lease, self.dispatch.clock_now().after(linger))
         };
         let transition = Transition { locks: vec![change], returned, ..Transition::default() };
-        self.dispatch.commit(transition).await?;
+        if let Err(error) = self.dispatch.commit(transition).await {
+            // Else it would be held until nobody could be at work any more.
+            self.dispatch.give_back(self.lease);
+            return Err(error);
+        }
         self.dispatch.end_holds(keys.into_iter()).await;
         Ok(())
     }

@@ -317,6 +317,13 @@ impl Rules {
         policy
     }
 
+    /// The longest time for which any rule takes a silent app to be still at work.
+    #[must_use]
+    pub fn longest_quiet(&self) -> Duration {
+        let chosen = self.0.rules.iter().filter_map(|rule| rule.choices.quiet);
+        chosen.fold(self.0.base.quiet, Duration::max)
+    }
+
     fn label(&self, matching: RuleSet) -> Arc<str> {
         self.those(matching).find_map(|rule| rule.name.clone()).unwrap_or_else(|| Arc::clone(&self.0.base.rule))
     }

@@ -5,7 +5,9 @@
 
 #[cfg(test)]
 mod conformance;
+pub mod embedded;
 pub mod memory;
+mod state;
 
 use std::future::Future;
 
@@ -42,6 +44,9 @@ pub enum Lines {
 /// Something is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {
+    /// Leases are granted of which nobody was told: after a start, or because a commit was let go of before its end. The
+    /// next commit tells them, even one of nothing.
+    Grants,
     /// A delivery's time has come.
     Delivery(LeaseId),
     /// A lease that was only kept or lingered ends.
@@ -98,15 +103,17 @@ pub trait Store: Send + Sync + 'static {
     /// Reads what a decision needs.
     fn load(&self, want: Want<'_>, now: Timestamp) -> impl Future<Output = Result<View, StoreError>> + Send;
 
-    /// Makes a transition true, or changes nothing. Durable engines return when it is durable. Says which leases were
-    /// granted by it: they are held from now on, and whoever committed sets their owners going.
+    /// Makes a transition true, or changes nothing. Durable engines return when it is durable, where anything depends on
+    /// that ([`Transition::waits`]). Says which leases were granted by it: they are held from now on, and whoever
+    /// committed sets their owners going. Where the future is dropped before its end, the next commit says so.
     fn commit(
         &self,
         transition: Transition,
         now: Timestamp,
     ) -> impl Future<Output = Result<Vec<LeaseId>, CommitError>> + Send;
 
-    /// What is due at `now`, the earliest first, at most `limit`. Asking changes nothing.
+    /// What is due at `now`, the earliest first, at most `limit`. Asking changes nothing. Fails at least once after the
+    /// engine could not be used, even if it can again: whoever waits for a lease or for an outcome waits in vain then.
     fn due(&self, now: Timestamp, limit: usize) -> impl Future<Output = Result<Vec<Due>, StoreError>> + Send;
 
     /// Forgets what has expired, in steps of at most `limit` so that nobody waits for it; whether there is more.
@@ -137,4 +144,14 @@ pub trait Store: Send + Sync + 'static {
 
     /// How much is kept.
     fn counts(&self) -> Counts;
+
+    /// Returns when all that was committed is durable.
+    fn flush(&self) -> impl Future<Output = Result<(), StoreError>> + Send {
+        std::future::ready(Ok(()))
+    }
+
+    /// Why the engine can't be used at present; `None` where it can.
+    fn fault(&self) -> Option<StoreError> {
+        None
+    }
 }

@@ -1,8 +1,8 @@
 //! What a new configuration changes in a running gate, and how: a function of the two and of nothing else.
 
-use std::{collections::BTreeSet, fmt, net::SocketAddr};
+use std::{collections::BTreeSet, fmt, mem::discriminant, net::SocketAddr};
 
-use super::{AdminOptions, Config, GatewayOptions, ProviderOptions, StoreOptions, TlsOptions, UpstreamOptions};
+use super::{AdminOptions, Config, Engine, GatewayOptions, ProviderOptions, StoreOptions, TlsOptions, UpstreamOptions};
 use crate::{
     acme,
     rule::keying::{self, Rekeyed},
@@ -249,10 +249,18 @@ fn upstream(a: &UpstreamOptions, b: &UpstreamOptions) -> [(&'static str, bool, E
     ]
 }
 
-fn store(a: &StoreOptions, b: &StoreOptions) -> [(&'static str, bool, Effect); 4] {
+fn store(a: &StoreOptions, b: &StoreOptions) -> [(&'static str, bool, Effect); 6] {
     let StoreOptions { engine, max_remembered, history, history_retention } = a;
+    let (moved, durable) = match (engine, &b.engine) {
+        (Engine::Embedded { path, durable }, Engine::Embedded { path: other_path, durable: other_durable }) => {
+            (path != other_path, durable != other_durable)
+        }
+        _ => (false, false),
+    };
     [
-        ("engine", *engine != b.engine, Fixed),
+        ("engine", discriminant(engine) != discriminant(&b.engine), Fixed),
+        ("path", moved, Fixed),
+        ("durable", durable, Restart),
         ("max_remembered", *max_remembered != b.max_remembered, Restart),
         ("history", *history != b.history, Restart),
         ("history_retention", *history_retention != b.history_retention, Restart),
@@ -322,6 +330,7 @@ mod tests {
         ("upstream.max_idle", "7", Live),
         ("upstream.check_every", "'7s'", Live),
         ("upstream.ca", "'/seven.pem'", Live),
+        ("store.engine", "'embedded'", Fixed),
         ("store.max_remembered", "7", Restart),
         ("store.history", "7", Restart),
         ("admin.listen", "'127.0.0.1:7'", Live),
@@ -331,13 +340,16 @@ mod tests {
         ("log.level", "'debug'", Live),
         ("log.callbacks", "false", Live),
     ];
-    /// There is one engine, and these mean nothing to it.
-    const WITHOUT_OTHERS: &[&str] = &["store.engine", "store.path", "store.durable"];
+    /// The same, of the engine that keeps what it knows on a disk.
+    const OTHERS_EMBEDDED: &[(&str, &str, Effect)] =
+        &[("store.path", "'elsewhere'", Fixed), ("store.durable", "'claim'", Restart)];
 
     #[test]
     fn each_key_that_changes_is_told_under_how_it_takes_effect() {
-        for (key, other, effect) in OTHERS {
-            let change = change("", &format!("{key} = {other}"));
+        let embedded = "store.engine = 'embedded'\n";
+        let all = OTHERS.iter().map(|other| ("", other));
+        for (base, (key, other, effect)) in all.chain(OTHERS_EMBEDDED.iter().map(|other| (embedded, other))) {
+            let change = change(base, &format!("{base}{key} = {other}"));
             let keys = match effect {
                 Live => change.live,
                 Restart => change.restart,
@@ -355,7 +367,7 @@ mod tests {
         for section in keys::SECTIONS.iter().filter(|section| !matches!(section.section, "tls" | "provider" | "rule")) {
             for key in section.keys {
                 let path = format!("{}.{key}", section.section);
-                let known = OTHERS.iter().any(|(known, ..)| *known == path) || WITHOUT_OTHERS.contains(&&*path);
+                let known = OTHERS.iter().chain(OTHERS_EMBEDDED).any(|(known, ..)| *known == path);
                 assert!(known, "say in OTHERS how a change of {path} takes effect");
             }
         }

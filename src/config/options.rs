@@ -21,6 +21,7 @@ use super::{
 use crate::{
     provider::contract::{Secret, SecretKind},
     telemetry::{LogFormat, LogOptions},
+    transaction::effect::Durable,
     watch::Content,
 };
 
@@ -130,10 +131,17 @@ impl Default for UpstreamOptions {
 }
 
 /// What remembers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Engine {
     /// Memory: what was known is gone with the process.
     Memory,
+    /// A store in a folder of this machine, which survives the process and the power.
+    Embedded {
+        /// The folder; a relative one lies where the gate was started.
+        path: PathBuf,
+        /// What a caller's answer waits for.
+        durable: Durable,
+    },
 }
 
 /// How much is remembered, and where.
@@ -173,6 +181,10 @@ impl Default for AdminOptions {
 
 impl Word for LogFormat {
     const WORDS: &'static [(&'static str, Self)] = &[("human", Self::Human), ("json", Self::Json)];
+}
+
+impl Word for Durable {
+    const WORDS: &'static [(&'static str, Self)] = &[("outcome", Self::Outcome), ("claim", Self::Claim)];
 }
 
 impl Word for LevelFilter {
@@ -298,12 +310,20 @@ fn upstream_url(node: &Node) -> Result<String, Problem> {
 impl StoreOptions {
     pub(super) fn read(section: &mut Section<'_>) -> Self {
         let default = Self::default();
-        let engine = section.find_with("engine", engine).unwrap_or(default.engine);
-        for durable in ["path", "durable"] {
-            if section.find::<String>(durable).is_some() {
-                section.warn(durable, "has no effect on the memory engine", "leave it out");
+        let durable = section.find_with("engine", is_durable).unwrap_or(default.engine != Engine::Memory);
+        let engine = if durable {
+            Engine::Embedded {
+                path: section.get("path", PathBuf::from("oncegate-data")),
+                durable: section.get("durable", Durable::default()),
             }
-        }
+        } else {
+            for durable in ["path", "durable"] {
+                if section.find::<String>(durable).is_some() {
+                    section.warn(durable, "has no effect on the memory engine", "leave it out");
+                }
+            }
+            Engine::Memory
+        };
         Self {
             engine,
             max_remembered: bound(section, "max_remembered", default.max_remembered),
@@ -313,13 +333,14 @@ impl StoreOptions {
     }
 }
 
-fn engine(node: &Node) -> Result<Engine, Problem> {
+/// Whether the engine is the embedded one.
+fn is_durable(node: &Node) -> Result<bool, Problem> {
+    let remedy = "write \"embedded\" or \"memory\"";
     match node.as_text() {
-        Some("memory") => Ok(Engine::Memory),
-        Some(later @ ("embedded" | "postgres")) => {
-            Err(Problem::new(format!("the engine {later:?} comes with a later version"), "write \"memory\""))
-        }
-        _ => Err(Problem::new(format!("{node} is no engine"), "write \"memory\"")),
+        Some("memory") => Ok(false),
+        Some("embedded") => Ok(true),
+        Some("postgres") => Err(Problem::new("the engine \"postgres\" comes with a later version", remedy)),
+        _ => Err(Problem::new(format!("{node} is no engine"), remedy)),
     }
 }
 

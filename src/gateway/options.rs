@@ -44,7 +44,7 @@ pub(super) fn upstream_options(config: &Config) -> upstream::Options {
     }
 }
 
-pub(super) fn memory_options(config: &Config) -> memory::Options {
+pub(super) fn bounds(config: &Config) -> memory::Options {
     memory::Options {
         places: places(config),
         max_remembered: config.store.max_remembered,

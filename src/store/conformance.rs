@@ -5,13 +5,21 @@ use std::{future::Future, net::Ipv4Addr, sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, Uri};
 
-use super::{CommitError, Due, Lines, Store, Want, memory::Options};
+use super::{
+    CommitError, Due, Lines, Store, Want,
+    embedded::{
+        Embedded, Options as EmbeddedOptions,
+        disk::{Disk, DiskError, Medium},
+        folder::Place,
+    },
+    memory::Options,
+};
 use crate::{
     callback::{Answer, Channel, Key, State},
     time::Timestamp,
     transaction::{
         arrival::Decision,
-        effect::{Change, LockChange, Transition, View},
+        effect::{Change, Durable, LockChange, Transition, View},
         history::{Arrived, Deed, Line, Outcome, Reason, What},
         learned::{Doubt, Lesson},
         lock::{Claimed, Era, LeaseId, LockName},
@@ -332,7 +340,7 @@ pub(super) async fn what_has_expired_is_forgotten_in_steps_and_what_is_unsettled
     make: impl Fn(Options) -> S,
 ) {
     let store = make(Options::default());
-    let (many, step) = (1_000_000_usize, 4096);
+    let (many, step) = (100_000_usize, 4096);
     for chunk in 0..many / 1000 {
         let entry = |n| (key(&format!("{chunk}/{n}")), settled(later(60)));
         let transactions = (0..1000).map(entry).collect();
@@ -507,9 +515,24 @@ macro_rules! conformance {
     };
 }
 
+/// An embedded store in a folder that goes away with it.
+fn in_a_folder(bounds: Options) -> Embedded {
+    struct Temporary(Place, #[expect(dead_code, reason = "goes away when dropped")] tempfile::TempDir);
+    impl Medium for Temporary {
+        fn open(&mut self) -> Result<Box<dyn Disk>, DiskError> {
+            self.0.open()
+        }
+    }
+    let path = tempfile::tempdir().unwrap();
+    let medium = Temporary(Place::at(path.path().to_owned()), path);
+    let options = EmbeddedOptions { bounds, durable: Durable::Outcome, quiet: Duration::from_secs(60) };
+    Embedded::open(Box::new(medium), options, T0).unwrap()
+}
+
 macro_rules! on_every_engine {
     ($($test:ident),* $(,)?) => {
         conformance!(memory, crate::store::memory::Memory::new, [$($test),*]);
+        conformance!(embedded, super::in_a_folder, [$($test),*]);
     };
 }
 

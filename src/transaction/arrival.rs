@@ -81,6 +81,22 @@ pub enum Decision {
 }
 
 impl Decision {
+    /// Every decision.
+    pub const ALL: [Self; 12] = [
+        Self::First,
+        Self::Joined,
+        Self::Replayed,
+        Self::NewState,
+        Self::Repeated,
+        Self::Stale,
+        Self::SecondPayment,
+        Self::Conflict,
+        Self::Unverified,
+        Self::Unrecognised,
+        Self::Overflow,
+        Self::Returned,
+    ];
+
     /// The word in metrics, logs and `explain`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -6,7 +6,7 @@ use super::{
     history::{Deed, Line, Outcome},
     learned::{Begun, Lesson},
     lock::{Claimed, LeaseId, LockName},
-    state::{Delivery, Transaction, Window},
+    state::{Delivery, Phase, Transaction, Window},
 };
 use crate::{
     callback::{Answer, Key},
@@ -150,6 +150,17 @@ pub enum Effect {
     Alarm(LeaseId, &'static str),
 }
 
+/// What has to be durable before the answer of the app is passed on. (Before its first byte goes to the app, and before
+/// any word of ours, it always is.)
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durable {
+    /// That it was sent. What came of it follows within a moment; a crash in between leaves an unknown.
+    Claim,
+    /// What came of it.
+    #[default]
+    Outcome,
+}
+
 /// What shall be known and done: one atomic commit, and effects after it.
 #[derive(Clone, Debug, Default)]
 pub struct Transition {
@@ -180,6 +191,25 @@ impl Transition {
                 Some(Delivery { version: delivery.version + 1, ..delivery.clone() })
             }
             _ => None,
+        })
+    }
+}
+
+impl Transition {
+    /// Whether a durable store has to be waited for before anything moves on the strength of this: before a first byte
+    /// goes to the app, before somebody is told success that nobody has heard from the app, and as `durable` says.
+    #[must_use]
+    pub fn waits(&self, durable: Durable) -> bool {
+        self.deliveries.iter().any(|change| match change {
+            Change::Put(delivery) if delivery.letter.policy.shadow => false,
+            Change::Put(delivery) => match delivery.phase {
+                Phase::InFlight { .. } => true,
+                // Its sender is told that a person has it.
+                Phase::Review { .. } => true,
+                Phase::Held { .. } | Phase::Queued => delivery.owed,
+                Phase::Unknown { .. } | Phase::Retrying { .. } => delivery.owed || durable == Durable::Outcome,
+            },
+            Change::Remove(..) => durable == Durable::Outcome,
         })
     }
 }

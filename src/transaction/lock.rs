@@ -39,6 +39,20 @@ impl Kind {
     }
 }
 
+impl Kind {
+    /// The number under which it is stored.
+    #[must_use]
+    pub const fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    /// The kind with this number, as it was stored.
+    #[must_use]
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+}
+
 /// By which rules names were read. Rules that read otherwise may have found another name for the same payment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Era(pub u64);
@@ -85,6 +99,43 @@ pub struct Claimed {
     pub exclusive: bool,
     /// When its names were read. Nobody can tell callbacks of two eras apart, so they exclude each other.
     pub era: Era,
+}
+
+/// A lease that is held, as it can be kept over a restart and taken up again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seat {
+    /// Where its holder came from.
+    pub channel: Channel,
+    /// The names it holds, none twice.
+    pub names: Box<[Key]>,
+    /// The kinds by which it is told from others.
+    pub kinds: Box<[Kind]>,
+    /// Whether it holds the whole upstream.
+    pub exclusive: bool,
+    /// Whether it counts against the places in the app.
+    pub placed: bool,
+    /// When its names were read.
+    pub era: Era,
+}
+
+impl Seat {
+    /// What a callback that claims this holds while it is in the app.
+    #[must_use]
+    pub fn of(claimed: &Claimed) -> Self {
+        let mut names: Vec<Key> = claimed.names.iter().map(|name| name.key).collect();
+        names.sort_unstable();
+        names.dedup();
+        let exclusive = claimed.exclusive || names.len() > MOST_NAMES;
+        let mut kinds = claimed.kinds.clone();
+        kinds.sort_unstable();
+        kinds.dedup();
+        if exclusive {
+            names.clear();
+            kinds.clear();
+        }
+        let (channel, era) = (claimed.channel, claimed.era);
+        Self { channel, names: names.into(), kinds: kinds.into(), exclusive, placed: true, era }
+    }
 }
 
 /// What shares its conflicts with all others of its class.
@@ -196,29 +247,66 @@ impl Table {
 
     /// Queues for a lease. A lease that is held or queued already stays as it is.
     pub fn enqueue(&mut self, lease: LeaseId, claimed: &Claimed) {
+        if self.line_up(lease, Seat::of(claimed)) {
+            self.make_ready(lease);
+        }
+    }
+
+    /// Takes up a lease that was held when the gate went down: it is held from now on, whoever stands in its way. To be
+    /// called before anybody queues.
+    pub fn take_up(&mut self, lease: LeaseId, seat: Seat) {
         if self.tickets.contains_key(&lease) {
             return;
         }
-        let mut names: Vec<Key> = claimed.names.iter().map(|name| name.key).collect();
-        names.sort_unstable();
-        names.dedup();
-        let exclusive = claimed.exclusive || names.len() > MOST_NAMES;
-        if exclusive {
-            names.clear();
+        let placed = seat.placed;
+        self.line_up(lease, seat);
+        let moment = self.tick();
+        let Some(ticket) = self.tickets.get_mut(&lease) else { return };
+        (ticket.granted, ticket.placed) = (Some(moment), placed);
+        self.taken += usize::from(placed);
+        self.classes[ticket.class].holders.insert(moment);
+    }
+
+    /// What this lease holds; `None` where it is not held.
+    #[must_use]
+    pub fn seat(&self, lease: LeaseId) -> Option<Seat> {
+        let ticket = self.tickets.get(&lease).filter(|ticket| ticket.granted.is_some())?;
+        let class = &self.classes[ticket.class];
+        Some(Seat {
+            channel: class.channel,
+            names: ticket.names.clone(),
+            kinds: class.kinds.clone(),
+            exclusive: class.exclusive,
+            placed: ticket.placed,
+            era: class.era,
+        })
+    }
+
+    /// Whether this lease holds more than was claimed when it came.
+    #[must_use]
+    pub fn is_wider(&self, lease: LeaseId, claimed: &Claimed) -> bool {
+        self.tickets.get(&lease).is_some_and(|ticket| {
+            let class = &self.classes[ticket.class];
+            ticket.names.len() > claimed.names.len() || class.kinds.len() > claimed.kinds.len()
+        })
+    }
+
+    /// Puts it into the queues of its names; whether it stands at the head of each.
+    fn line_up(&mut self, lease: LeaseId, seat: Seat) -> bool {
+        if self.tickets.contains_key(&lease) {
+            return false;
         }
-        let class = self.class(claimed, exclusive);
+        let class = self.class(&seat);
         self.classes[class].members += 1;
         let mut behind = 0;
-        for name in &names {
+        for name in &seat.names {
             let queue = self.queues.entry(*name).or_default();
             behind += usize::from(!queue.is_empty());
             queue.push_back(lease);
         }
-        let names = names.into_boxed_slice();
-        self.tickets.insert(lease, Ticket { class, names, behind, ready: 0, yields: 0, granted: None, placed: false });
-        if behind == 0 {
-            self.make_ready(lease);
-        }
+        let ticket = Ticket { class, names: seat.names, behind, ready: 0, yields: 0, granted: None, placed: false };
+        self.tickets.insert(lease, ticket);
+        behind == 0
     }
 
     /// Gives a lease back, or gives up waiting for it. Unknown leases are no fault: release is idempotent.
@@ -338,39 +426,33 @@ impl Table {
             && let Some(ticket) = self.tickets.get_mut(&head)
         {
             ticket.behind -= 1;
-            if ticket.behind == 0 {
+            if ticket.behind == 0 && ticket.granted.is_none() {
                 self.make_ready(head);
             }
         }
     }
 
-    fn class(&mut self, claimed: &Claimed, exclusive: bool) -> usize {
-        let mut kinds = claimed.kinds.clone();
-        kinds.sort_unstable();
-        kinds.dedup();
-        if exclusive {
-            kinds.clear();
-        }
+    fn class(&mut self, seat: &Seat) -> usize {
         let same = |class: &Class| {
-            class.channel == claimed.channel
-                && class.exclusive == exclusive
-                && class.era == claimed.era
-                && *class.kinds == *kinds
+            class.channel == seat.channel
+                && class.exclusive == seat.exclusive
+                && class.era == seat.era
+                && class.kinds == seat.kinds
         };
         if let Some(known) = self.classes.iter().position(same) {
             return known;
         }
         let class = Class {
-            channel: claimed.channel,
-            kinds: kinds.into(),
-            exclusive,
-            era: claimed.era,
+            channel: seat.channel,
+            kinds: seat.kinds.clone(),
+            exclusive: seat.exclusive,
+            era: seat.era,
             members: 0,
             holders: BTreeSet::new(),
             waiting: BTreeMap::new(),
         };
         // However often the rules change, there are no more classes than are in use at once.
-        match self.classes.iter().position(|class| class.members == 0 && class.era != claimed.era) {
+        match self.classes.iter().position(|class| class.members == 0 && class.era != seat.era) {
             Some(free) => {
                 self.classes[free] = class;
                 free
@@ -618,6 +700,41 @@ mod tests {
         assert_eq!(door.leaves(payer), []);
         assert_eq!(door.leaves(review), [same]);
         assert!(door.leaves(same).is_empty() && door.0.is_empty());
+    }
+
+    #[test]
+    fn what_was_held_when_the_gate_went_down_is_held_again_and_keeps_out_the_same() {
+        let mut door = Door::new();
+        let hook = door.comes(&webhook(&[("reference", "1")]));
+        let seat = door.0.seat(hook).unwrap();
+        let waiting = door.comes(&webhook(&[("reference", "1")]));
+        assert_eq!(door.0.seat(waiting), None, "it only waits");
+        let mut after = Door(Table::new(1), 10);
+        after.0.take_up(hook, seat.clone());
+        assert_eq!((after.0.seat(hook), after.0.taken()), (Some(seat), 1));
+        let same = after.comes(&webhook(&[("reference", "1")]));
+        let payer = after.comes(&back(&[("payment_hash", "h")]));
+        assert!(!after.0.holds(same) && !after.0.holds(payer));
+        assert_eq!(after.leaves(hook), [payer]);
+        assert_eq!(after.leaves(payer), [same]);
+        assert!(after.leaves(same).is_empty() && after.0.is_empty() && after.0.queues.is_empty());
+    }
+
+    #[test]
+    fn two_that_held_one_name_are_both_taken_up_and_leave_in_any_order() {
+        for order in [[1, 2], [2, 1]] {
+            let mut table = Table::new(9);
+            let seat = Seat::of(&webhook(&[("reference", "1")]));
+            [1, 2].into_iter().for_each(|id| table.take_up(LeaseId(id), seat.clone()));
+            table.enqueue(LeaseId(3), &webhook(&[("reference", "1")]));
+            let mut granted = Vec::new();
+            for id in order {
+                assert_eq!(granted, []);
+                table.release(LeaseId(id));
+                table.advance(&mut granted);
+            }
+            assert_eq!(granted, [LeaseId(3)]);
+        }
     }
 
     #[derive(Clone, Debug)]

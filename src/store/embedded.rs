@@ -1,0 +1,407 @@
+//! The engine that keeps what it knows on a disk: decided in memory, written in groups, and told when it is durable.
+//!
+//! All that is known stands in memory and is read there. What a commit changes is noted, and one thread writes what is
+//! noted as one group: whoever has to wait waits for the group that his change is in, with all others of it. So the disk
+//! is always at the state after some commit, and never behind what anybody was told.
+//!
+//! When the disk fails, nothing in memory can be trusted to be on it. The engine refuses everything, opens the disk anew
+//! until it can, and goes on from what is there.
+
+pub mod disk;
+pub mod folder;
+mod noted;
+mod record;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::{
+    collections::VecDeque,
+    mem,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use tokio::sync::{Notify, watch};
+
+pub use self::writer::Writer;
+use self::{
+    disk::{DiskError, Medium},
+    noted::Noted,
+};
+use super::{CommitError, Counts, Due, Lines, Store, StoreError, Want, state::State};
+use crate::{
+    callback::Key,
+    time::Timestamp,
+    transaction::{
+        effect::{Durable, Transition, View},
+        history::Line,
+        lock::LeaseId,
+        state::{Delivery, Fate},
+    },
+};
+
+/// What the engine is told.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// The bounds, which are those of the memory engine.
+    pub bounds: super::memory::Options,
+    /// What a commit waits for.
+    pub durable: Durable,
+    /// How long the app is taken to be at work on what was in it when the gate went down.
+    pub quiet: Duration,
+}
+
+/// The engine.
+pub struct Embedded {
+    shared: Arc<Shared>,
+    /// The thread that writes; `None` where somebody else turns the writer.
+    writer: Option<JoinHandle<()>>,
+    /// The task that tells those who wait.
+    herald: tokio::task::JoinHandle<()>,
+}
+
+/// What the engine and its writer share.
+struct Shared {
+    options: Options,
+    inner: Mutex<Inner>,
+    /// There is something to write.
+    work: Condvar,
+    /// There is something to tell.
+    news: Notify,
+}
+
+/// What the writer is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pace {
+    /// It writes, and looks for more by itself.
+    Busy,
+    /// It lets gather what nobody waits for.
+    Gathering,
+    /// There was nothing to do.
+    Asleep,
+}
+
+/// What became of a group; `None` as long as it is not known.
+type Word = Option<Result<(), StoreError>>;
+
+struct Inner {
+    state: State,
+    /// What has changed since the last group was taken.
+    noted: Noted,
+    /// Those who wait for the group that `noted` will be.
+    open: watch::Sender<Word>,
+    /// The group that is being written, and those who wait for it.
+    writing: Option<(Noted, watch::Sender<Word>)>,
+    /// Somebody waits for the open group.
+    wanted: bool,
+    writer: Pace,
+    stopping: bool,
+    /// What became of groups, still to be told.
+    told: Vec<(watch::Sender<Word>, Result<(), StoreError>)>,
+    /// Leases that are granted and of which nobody was told.
+    untold: Vec<LeaseId>,
+    fault: Option<StoreError>,
+    /// A fault that nobody has heard of yet, though it may be over.
+    unheard: Option<StoreError>,
+    /// Counts the times that the state was read anew.
+    epoch: u64,
+    /// The number of the last group.
+    tail: u64,
+    /// The records of history that are on the disk, each with the number of its last line.
+    history: VecDeque<u64>,
+    /// The last line that is written.
+    last_line: u64,
+}
+
+impl Embedded {
+    /// Opens a store and starts the thread that writes. To be called inside a runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`DiskError`].
+    pub fn open(medium: Box<dyn Medium>, options: Options, now: Timestamp) -> Result<Self, DiskError> {
+        let (mut engine, writer) = Self::open_unwritten(medium, options, now)?;
+        let run = std::thread::Builder::new().name("store".to_owned()).spawn(move || writer.run());
+        engine.writer = Some(run.map_err(|error| DiskError::Refused(format!("no thread to write: {error}")))?);
+        Ok(engine)
+    }
+
+    /// The same for whoever turns the writer himself.
+    ///
+    /// # Errors
+    ///
+    /// [`DiskError`].
+    pub fn open_unwritten(
+        mut medium: Box<dyn Medium>,
+        options: Options,
+        now: Timestamp,
+    ) -> Result<(Self, Writer), DiskError> {
+        let mut disk = medium.open()?;
+        let found = writer::read(&mut *disk, &options, now, writer::Start::Process)?;
+        let inner = Inner {
+            state: found.state,
+            noted: found.noted,
+            open: watch::Sender::new(None),
+            writing: None,
+            wanted: false,
+            writer: Pace::Busy,
+            stopping: false,
+            told: Vec::new(),
+            untold: found.granted,
+            fault: None,
+            unheard: None,
+            epoch: 0,
+            tail: found.tail,
+            history: found.history,
+            last_line: found.last_line,
+        };
+        let shared = Arc::new(Shared { options, inner: Mutex::new(inner), work: Condvar::new(), news: Notify::new() });
+        let herald = tokio::spawn(tell(Arc::clone(&shared)));
+        let writer = Writer::new(medium, disk, Arc::clone(&shared));
+        Ok((Self { shared, writer: None, herald }, writer))
+    }
+}
+
+impl Drop for Embedded {
+    /// Waits until all that was committed is written.
+    fn drop(&mut self) {
+        self.shared.lock().stopping = true;
+        self.shared.work.notify_all();
+        if let Some(writer) = self.writer.take() {
+            // It ends by itself; a panic in it has been reported.
+            _ = writer.join();
+        }
+        self.herald.abort();
+    }
+}
+
+/// Tells those who wait what became of their groups: in a task, so that a hundred of them are woken by one call into the
+/// runtime.
+async fn tell(shared: Arc<Shared>) {
+    loop {
+        shared.news.notified().await;
+        let told = mem::take(&mut shared.lock().told);
+        for (waiting, word) in told {
+            waiting.send_replace(Some(word));
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // No code that runs under this lock panics half-way through a change: all checks come before the first write.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn usable(&self) -> Result<(), StoreError> {
+        self.fault.clone().map_or(Ok(()), Err)
+    }
+
+    /// Whether anything has changed that is not in a group yet.
+    fn has_work(&self) -> bool {
+        !self.noted.is_empty() || self.state.last_line() > self.last_line
+    }
+
+    /// What nobody waits for is written within a moment, in which more may come.
+    fn hint(&mut self, shared: &Shared) {
+        if self.writer == Pace::Asleep && self.has_work() {
+            self.writer = Pace::Gathering;
+            shared.work.notify_one();
+        }
+    }
+
+    /// Who waits for what has been committed by now.
+    fn wait(&mut self, shared: &Shared) -> watch::Receiver<Word> {
+        if !mem::replace(&mut self.wanted, true) && self.writer != Pace::Busy {
+            shared.work.notify_one();
+        }
+        self.open.subscribe()
+    }
+
+    /// Who waits for what this view says, if anything in it is not durable yet that an answer could rest on.
+    fn wait_for(&mut self, view: &View, shared: &Shared) -> Option<watch::Receiver<Word>> {
+        let settled = |fate: &Fate| matches!(fate, Fate::Settled { .. });
+        let told = view.transactions.iter().filter(|(_, t)| t.claims.iter().any(|claim| settled(&claim.fate)));
+        let mut writing = false;
+        for (key, _) in told {
+            if self.noted.transactions.contains(key) {
+                return Some(self.wait(shared));
+            }
+            writing |= self.writing.as_ref().is_some_and(|(noted, _)| noted.transactions.contains(key));
+        }
+        self.writing.as_ref().filter(|_| writing).map(|(_, waiting)| waiting.subscribe())
+    }
+
+    fn commit(
+        &mut self,
+        transition: Transition,
+        now: Timestamp,
+        shared: &Shared,
+    ) -> Result<(Vec<LeaseId>, Option<watch::Receiver<Word>>), CommitError> {
+        self.usable()?;
+        self.state.check(&transition)?;
+        let mut waits = transition.waits(shared.options.durable);
+        self.noted.transition(&transition);
+        let noted = &mut self.noted;
+        self.state.write(transition, now, |touched| noted.touched(touched));
+        let mut granted = Vec::new();
+        self.state.locks.advance(&mut granted);
+        for lease in &granted {
+            match self.state.deliveries.get(lease) {
+                // Its owner goes to the app on the strength of this alone.
+                None => waits = self.noted.granted(*lease),
+                Some(delivery) if self.state.locks.is_wider(*lease, &delivery.letter.claimed) => {
+                    self.noted.granted(*lease);
+                }
+                Some(_) => {}
+            }
+        }
+        granted.append(&mut self.untold);
+        if waits {
+            return Ok((granted, Some(self.wait(shared))));
+        }
+        self.hint(shared);
+        Ok((granted, None))
+    }
+}
+
+/// Grants on their way to whoever committed. Let go of before they are told, they are told to the next.
+struct Grants<'s> {
+    shared: &'s Shared,
+    epoch: u64,
+    granted: Vec<LeaseId>,
+}
+
+impl Drop for Grants<'_> {
+    fn drop(&mut self) {
+        if self.granted.is_empty() {
+            return;
+        }
+        let mut inner = self.shared.lock();
+        // What was granted before the disk failed is granted anew, or not.
+        if inner.epoch == self.epoch {
+            inner.untold.append(&mut self.granted);
+        }
+    }
+}
+
+/// Waits for a group.
+async fn durable(mut waiting: watch::Receiver<Word>) -> Result<(), StoreError> {
+    match waiting.wait_for(Option::is_some).await {
+        Ok(word) => word.clone().unwrap_or(Ok(())),
+        Err(_) => Err(StoreError("the gate goes down".to_owned())),
+    }
+}
+
+impl Store for Embedded {
+    async fn load(&self, want: Want<'_>, now: Timestamp) -> Result<View, StoreError> {
+        let (view, waiting) = {
+            let mut inner = self.shared.lock();
+            inner.usable()?;
+            let view = inner.state.look(want, now);
+            let waiting = match want {
+                Want::Transactions(..) => inner.wait_for(&view, &self.shared),
+                // Of this no answer is made, only another commit.
+                Want::Delivery(_) => None,
+            };
+            (view, waiting)
+        };
+        if let Some(waiting) = waiting {
+            durable(waiting).await?;
+        }
+        Ok(view)
+    }
+
+    async fn commit(&self, transition: Transition, now: Timestamp) -> Result<Vec<LeaseId>, CommitError> {
+        let (mut grants, waiting) = {
+            let mut inner = self.shared.lock();
+            let (granted, waiting) = inner.commit(transition, now, &self.shared)?;
+            (Grants { shared: &self.shared, epoch: inner.epoch, granted }, waiting)
+        };
+        if let Some(waiting) = waiting {
+            durable(waiting).await?;
+        }
+        Ok(mem::take(&mut grants.granted))
+    }
+
+    async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<Due>, StoreError> {
+        let mut inner = self.shared.lock();
+        if let Some(error) = inner.unheard.take() {
+            return Err(error);
+        }
+        inner.usable()?;
+        let mut due = inner.state.due(now, limit);
+        if !inner.untold.is_empty() {
+            due.insert(0, Due::Grants);
+            due.truncate(limit);
+        }
+        Ok(due)
+    }
+
+    async fn forget(&self, now: Timestamp, limit: usize) -> Result<bool, StoreError> {
+        let mut inner = self.shared.lock();
+        inner.usable()?;
+        let Inner { state, noted, .. } = &mut *inner;
+        let more = state.forget(now, limit, |touched| noted.touched(touched));
+        inner.hint(&self.shared);
+        Ok(more)
+    }
+
+    fn note(&self, lines: Vec<Line>) {
+        let mut inner = self.shared.lock();
+        if inner.fault.is_some() {
+            return;
+        }
+        lines.into_iter().for_each(|line| inner.state.write_line(line));
+        inner.hint(&self.shared);
+    }
+
+    async fn history(&self, lines: Lines, after: u64, limit: usize) -> Result<Vec<(u64, Line)>, StoreError> {
+        let inner = self.shared.lock();
+        inner.usable()?;
+        Ok(inner.state.history(lines, after, limit))
+    }
+
+    async fn called(&self, reference: &str, limit: usize) -> Result<Vec<Key>, StoreError> {
+        let inner = self.shared.lock();
+        inner.usable()?;
+        Ok(inner.state.called(reference, limit))
+    }
+
+    async fn reviews(&self, after: (Timestamp, LeaseId), limit: usize) -> Result<Vec<Delivery>, StoreError> {
+        let inner = self.shared.lock();
+        inner.usable()?;
+        Ok(inner.state.reviews(after, limit))
+    }
+
+    fn counts(&self) -> Counts {
+        let inner = self.shared.lock();
+        let counts = inner.state.counts();
+        let untold = (!inner.untold.is_empty()).then_some(Timestamp::EPOCH);
+        Counts { next_due: untold.or(counts.next_due), ..counts }
+    }
+
+    async fn flush(&self) -> Result<(), StoreError> {
+        let waiting = {
+            let mut inner = self.shared.lock();
+            inner.usable()?;
+            match &inner.writing {
+                _ if inner.has_work() => Some(inner.wait(&self.shared)),
+                Some((_, waiting)) => Some(waiting.subscribe()),
+                None => None,
+            }
+        };
+        match waiting {
+            Some(waiting) => durable(waiting).await,
+            None => Ok(()),
+        }
+    }
+
+    fn fault(&self) -> Option<StoreError> {
+        self.shared.lock().fault.clone()
+    }
+}

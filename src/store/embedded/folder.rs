@@ -1,0 +1,349 @@
+//! The records in a folder, kept by fjall: who may open it, in which format it is, and what is made sure of before.
+//!
+//! Beside fjall's own files stand three of ours. `lock` keeps a second process out. `format` says how records are
+//! written. `acknowledged` tells the last group that anybody was told of: fjall takes a damaged journal for a torn one
+//! and drops what follows, and would do so in silence.
+
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{self, Read, Write},
+    os::unix::fs::FileExt,
+    panic::AssertUnwindSafe,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, config::FilterPolicy};
+
+use super::{
+    disk::{Disk, DiskError, Group, Medium, Space, TAIL, Take},
+    record,
+};
+
+/// How records are written; see `record`.
+pub const FORMAT: u32 = 1;
+
+/// Everything is read once and then known, so there is little to cache.
+const CACHE: u64 = 1 << 20;
+/// How much of a space waits in memory to be sorted into its tables.
+const MEMTABLE: u64 = 8 << 20;
+
+/// A folder that this process has for itself.
+#[derive(Debug)]
+struct Folder {
+    path: PathBuf,
+    acknowledged: Acknowledged,
+    /// Held as long as the folder is ours.
+    _lock: File,
+}
+
+impl Folder {
+    /// Takes a folder, and makes it where there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`DiskError`]: another process has it, it can't be written, or it is in a format that can't be read.
+    fn take(path: &Path) -> Result<Self, DiskError> {
+        fs::create_dir_all(path).map_err(io_error(path))?;
+        let open = |name: &str| {
+            let file = path.join(name);
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&file).map_err(io_error(&file))
+        };
+        let lock = open("lock")?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let path = path.display();
+                return Err(DiskError::Refused(format!("{path} is in use by another gate; two can't share one store")));
+            }
+            Err(TryLockError::Error(error)) => return Err(io_error(&path.join("lock"))(error)),
+        }
+        let acknowledged = Acknowledged { path: path.join("acknowledged"), file: Arc::new(open("acknowledged")?) };
+        let folder = Self { path: path.to_owned(), acknowledged, _lock: lock };
+        folder.check_format()?;
+        Ok(folder)
+    }
+
+    fn store(&self) -> PathBuf {
+        self.path.join("store")
+    }
+
+    /// Writes down the format of a new folder, and refuses one that is not ours to read.
+    fn check_format(&self) -> Result<(), DiskError> {
+        let file = self.path.join("format");
+        let text = match fs::read_to_string(&file) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !self.store().exists() => {
+                self.acknowledged.write(0)?;
+                return write_whole(&file, format!("{FORMAT}\n").as_bytes()).map_err(io_error(&file));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(io_error(&file)(error)),
+        };
+        match text.trim().parse::<u32>() {
+            Ok(FORMAT) => Ok(()),
+            Ok(later) if later > FORMAT => Err(DiskError::Refused(format!(
+                "{} was written by a later version (format {later}, this one reads {FORMAT}); run that version",
+                self.path.display()
+            ))),
+            _ => Err(DiskError::Damaged(format!("{} does not say a format: {text:?}", file.display()))),
+        }
+    }
+
+    /// Puts a copy in the place of each journal that may hold what is in no table yet, and the journal aside.
+    ///
+    /// After a failed fsync the system takes what it could not write for written: it is read back from memory, and gone
+    /// with the power. A copy is written anew, and is known to be on the disk. And whatever fjall cuts off of it, the
+    /// original stays until nothing is known to be missing.
+    fn copy_journals(&self) -> io::Result<()> {
+        let (store, aside) = (self.store(), self.path.join("aside"));
+        self.put_back()?;
+        if !store.exists() {
+            return Ok(());
+        }
+        fs::create_dir_all(&aside)?;
+        for entry in fs::read_dir(&store)? {
+            let journal = entry?.path();
+            let (Some(name), true) = (journal.file_name(), journal.extension().is_some_and(|end| end == "jnl")) else {
+                continue;
+            };
+            let mut bytes = Vec::new();
+            File::open(&journal)?.read_to_end(&mut bytes)?;
+            // The room that was set aside for it and is not written yet.
+            let written = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+            let copy = self.path.join("copy");
+            write_whole(&copy, &bytes[..written])?;
+            fs::hard_link(&journal, aside.join(name))?;
+            fs::rename(&copy, &journal)?;
+        }
+        sync_folder(&aside)?;
+        sync_folder(&store)
+    }
+
+    /// Puts the originals back where an attempt to open was cut off or went wrong.
+    fn put_back(&self) -> io::Result<()> {
+        let (store, aside) = (self.store(), self.path.join("aside"));
+        if !aside.exists() {
+            return Ok(());
+        }
+        for entry in fs::read_dir(&aside)? {
+            let original = entry?.path();
+            if let Some(name) = original.file_name() {
+                fs::rename(&original, store.join(name))?;
+            }
+        }
+        sync_folder(&store)?;
+        fs::remove_dir(&aside)
+    }
+
+    /// Nothing is missing: the originals are not needed.
+    fn let_go(&self) -> io::Result<()> {
+        match fs::remove_dir_all(self.path.join("aside")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn damaged(&self, what: impl std::fmt::Display) -> DiskError {
+        DiskError::Damaged(format!(
+            "the store in {} is damaged: {what}. Put a backup in its place; or move it away to begin with nothing known, \
+             and payments that were delivered before may be delivered again",
+            self.path.display()
+        ))
+    }
+
+    /// Opens it, and makes sure that nothing is missing that anybody was told of.
+    fn open_whole(&self) -> Result<Opened, DiskError> {
+        // What is damaged may be more than the library has thought of.
+        let opened = std::panic::catch_unwind(AssertUnwindSafe(|| self.opened()));
+        let opened = opened.unwrap_or_else(|_| Err(self.damaged("its library panicked over it")))?;
+        let (found, acknowledged) = (opened.tail()?, self.acknowledged.read()?);
+        if found < acknowledged {
+            let missing = acknowledged - found;
+            return Err(self.damaged(format_args!("the last {missing} groups of what was made durable are missing")));
+        }
+        Ok(opened)
+    }
+
+    fn opened(&self) -> Result<Opened, DiskError> {
+        let database = Database::builder(self.store())
+            .cache_size(CACHE)
+            .worker_threads(1)
+            .manual_journal_persist(true)
+            .open()
+            .map_err(|error| self.error(&error))?;
+        let mut spaces = Vec::with_capacity(Space::ALL.len());
+        for space in Space::ALL {
+            let options = || {
+                KeyspaceCreateOptions::default()
+                    .max_memtable_size(MEMTABLE)
+                    .manual_journal_persist(true)
+                    // Nobody asks for a single record.
+                    .filter_policy(FilterPolicy::disabled())
+            };
+            spaces.push(database.keyspace(space.as_str(), options).map_err(|error| self.error(&error))?);
+        }
+        Ok(Opened { database, spaces, folder: self.path.clone(), acknowledged: self.acknowledged.clone() })
+    }
+
+    fn error(&self, error: &fjall::Error) -> DiskError {
+        match error {
+            fjall::Error::Io(error) => DiskError::Refused(format!("{}: {error}", self.path.display())),
+            fjall::Error::Storage(fjall::LsmError::Io(error)) if error.kind() != io::ErrorKind::NotFound => {
+                DiskError::Refused(format!("{}: {error}", self.path.display()))
+            }
+            fjall::Error::Poisoned => DiskError::Refused(format!("{}: a write failed", self.path.display())),
+            fjall::Error::Locked => DiskError::Refused(format!("{} is in use", self.path.display())),
+            other => self.damaged(other),
+        }
+    }
+}
+
+/// A place that is taken when it is opened, and again when its disk was gone and is back.
+#[derive(Debug)]
+pub struct Place {
+    path: PathBuf,
+    folder: Option<Folder>,
+    /// It was there before: a folder in its place that is empty is another one, such as the place of a disk that is gone.
+    known: bool,
+}
+
+impl Place {
+    /// The folder at this path.
+    #[must_use]
+    pub const fn at(path: PathBuf) -> Self {
+        Self { path, folder: None, known: false }
+    }
+}
+
+impl Medium for Place {
+    fn open(&mut self) -> Result<Box<dyn Disk>, DiskError> {
+        // What was open may belong to a disk that is there no more.
+        self.folder = None;
+        if self.known && !self.path.join("format").exists() {
+            return Err(DiskError::Refused(format!("{}: the store is not there any more", self.path.display())));
+        }
+        let disk = self.folder.insert(Folder::take(&self.path)?).open()?;
+        self.known = true;
+        Ok(disk)
+    }
+}
+
+impl Folder {
+    fn open(&self) -> Result<Box<dyn Disk>, DiskError> {
+        self.copy_journals().map_err(io_error(&self.path))?;
+        match self.open_whole() {
+            Ok(opened) => {
+                self.let_go().map_err(io_error(&self.path))?;
+                Ok(Box::new(opened))
+            }
+            Err(error) => {
+                self.put_back().map_err(io_error(&self.path))?;
+                Err(error)
+            }
+        }
+    }
+}
+
+/// An open folder.
+struct Opened {
+    database: Database,
+    spaces: Vec<Keyspace>,
+    folder: PathBuf,
+    acknowledged: Acknowledged,
+}
+
+impl Opened {
+    fn space(&self, space: Space) -> &Keyspace {
+        &self.spaces[space as usize]
+    }
+
+    /// The number of the last group that is here.
+    fn tail(&self) -> Result<u64, DiskError> {
+        let tail = self.space(Space::Tail).get(TAIL).map_err(|error| self.error(&error))?;
+        let Some(tail) = tail else { return Ok(0) };
+        Ok(record::read_tail(&tail)?.0)
+    }
+
+    fn error(&self, error: &fjall::Error) -> DiskError {
+        let folder = self.folder.display();
+        match error {
+            fjall::Error::Io(error) => DiskError::Refused(format!("{folder}: {error}")),
+            fjall::Error::Poisoned => DiskError::Refused(format!("{folder}: an earlier write failed")),
+            other => DiskError::Damaged(format!("{folder}: {other}")),
+        }
+    }
+}
+
+impl Disk for Opened {
+    fn read(&mut self, take: Take<'_>) -> Result<(), DiskError> {
+        for space in Space::ALL {
+            for record in self.space(space).iter() {
+                let (key, value) = record.into_inner().map_err(|error| self.error(&error))?;
+                take(space, &key, &value).map_err(|error| {
+                    DiskError::Damaged(format!("{}: {error}, though its checksum is right", self.folder.display()))
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, group: &Group) -> Result<(), DiskError> {
+        let mut batch = self.database.batch().durability(Some(PersistMode::SyncData));
+        for (space, key, value) in group.records() {
+            match value {
+                Some(value) => batch.insert(self.space(space), key, value),
+                None => batch.remove(self.space(space), key),
+            }
+        }
+        batch.commit().map_err(|error| self.error(&error))?;
+        self.acknowledged.write(group.number)
+    }
+}
+
+/// The number of the last group that was told to be durable: written after it was made so.
+#[derive(Clone, Debug)]
+struct Acknowledged {
+    path: PathBuf,
+    file: Arc<File>,
+}
+
+impl Acknowledged {
+    fn write(&self, group: u64) -> Result<(), DiskError> {
+        let mut both = [0; 16];
+        both[..8].copy_from_slice(&group.to_be_bytes());
+        both[8..].copy_from_slice(&(!group).to_be_bytes());
+        self.file.write_all_at(&both, 0).map_err(io_error(&self.path))
+    }
+
+    /// 0 where it is not known, as after a power cut it may be.
+    fn read(&self) -> Result<u64, DiskError> {
+        let mut both = [0; 16];
+        match self.file.read_exact_at(&mut both, 0) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
+            read => read.map_err(io_error(&self.path))?,
+        }
+        let [number, check] = [0, 8].map(|at| {
+            let mut half = [0; 8];
+            half.copy_from_slice(&both[at..at + 8]);
+            u64::from_be_bytes(half)
+        });
+        Ok(if number == !check { number } else { 0 })
+    }
+}
+
+fn io_error(path: &Path) -> impl FnOnce(io::Error) -> DiskError + use<> {
+    let path = path.display().to_string();
+    move |error| DiskError::Refused(format!("{path}: {error}"))
+}
+
+/// Writes a file anew; it is on the disk when this returns, though its name may not be.
+fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}

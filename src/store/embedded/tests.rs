@@ -1,0 +1,592 @@
+//! What only an engine with a disk has to do: come back as it was, wait for what has to be durable, fail and recover.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::Ipv6Addr,
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use proptest::prelude::*;
+
+use super::{
+    disk::{Disk, Group, Medium, Space, Take},
+    folder::Place,
+    record::{self, Rest},
+    *,
+};
+use crate::{
+    callback::{Answer, Channel, State as Stated},
+    store::{memory, state::Remembered},
+    transaction::{
+        arrival::Decision,
+        effect::{Change, LockChange},
+        history::{Arrived, Deed, Outcome, Reason, What},
+        lock::{Claimed, Era, LockName, Seat},
+        policy::{OnUnknown, Order, Policy},
+        state::{Carried, Claim, Letter, Phase, StoredRequest, Transaction, Window},
+    },
+};
+
+const T0: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+const QUIET: Duration = Duration::from_secs(60);
+
+fn later(seconds: u64) -> Timestamp {
+    T0.after(Duration::from_secs(seconds))
+}
+
+fn key(name: &str) -> Key {
+    Key::of("test").part("name", name).finish()
+}
+
+fn claimed(reference: &str) -> Claimed {
+    let name = LockName::new("app", ["reference", ""], reference);
+    Claimed { channel: Channel::Webhook, names: vec![name], kinds: vec![name.kind], exclusive: false, era: Era(7) }
+}
+
+fn delivery(id: u64, reference: &str, phase: Phase) -> Delivery {
+    let mut headers = HeaderMap::new();
+    headers.append("x-two", HeaderValue::from_static("1"));
+    headers.append("x-two", HeaderValue::from_bytes(b"\xfc 2").unwrap());
+    let request = StoredRequest {
+        method: Method::POST,
+        uri: Uri::from_static("/hook?id=%69d"),
+        headers,
+        body: Bytes::from_static(b"\0what it said\xff"),
+    };
+    let policy = Policy { on_unknown: OnUnknown::Resend, ..Policy::default() };
+    let letter = Letter {
+        request: Arc::new(request),
+        provider: "mollie",
+        events: vec![Carried {
+            reference: reference.into(),
+            transaction: key(reference),
+            identity: key("identity"),
+            windowed: true,
+            told: 7,
+            state: Some(Stated::Paid),
+        }],
+        claimed: claimed(reference),
+        policy: Arc::new(policy),
+        arrived: T0,
+    };
+    Delivery { id: LeaseId(id), version: 0, letter: Arc::new(letter), phase, attempts: 1, owed: false }
+}
+
+fn answer() -> Arc<Answer> {
+    Arc::new(Answer {
+        status: StatusCode::OK,
+        content_type: Some((*b"text/plain").into()),
+        body: Some((*b"ok").into()),
+    })
+}
+
+fn transaction(fate: Fate) -> Transaction {
+    let claim = Claim { identity: key("identity"), fate, told: 7, window: None };
+    Transaction { claims: vec![claim], final_state_seen: true, version: 0 }
+}
+
+fn settled() -> Transaction {
+    transaction(Fate::Settled { answer: answer(), expires: later(3600) })
+}
+
+fn put(name: &str) -> Transition {
+    Transition { transactions: vec![(key(name), settled())], ..Transition::default() }
+}
+
+fn puts(delivery: Delivery) -> Transition {
+    let locks = match delivery.phase {
+        Phase::Held { .. } => Vec::new(),
+        _ => vec![LockChange::Enqueue(delivery.id, delivery.letter.claimed.clone())],
+    };
+    Transition { deliveries: vec![Change::Put(delivery)], locks, ..Transition::default() }
+}
+
+const fn options(durable: Durable) -> Options {
+    let bounds = memory::Options {
+        places: usize::MAX,
+        max_remembered: 1_000_000,
+        max_leases: 1000,
+        history: 100,
+        history_retention: Duration::from_secs(3600),
+        max_repeats: 50,
+        names_retained: Duration::from_secs(3600),
+        max_names: 100,
+        max_payers: 100,
+    };
+    Options { bounds, durable, quiet: QUIET }
+}
+
+fn folder(path: &Path) -> Result<Embedded, DiskError> {
+    Embedded::open(Box::new(Place::at(path.to_owned())), options(Durable::Outcome), T0)
+}
+
+async fn knows(store: &Embedded, name: &str) -> bool {
+    !store.load(Want::Transactions(&[key(name)], &[]), T0).await.unwrap().transactions.is_empty()
+}
+
+// ------------------------------------------------------------------------------------------------ a disk to play with
+
+type Records = BTreeMap<(Space, Vec<u8>), Vec<u8>>;
+
+/// A disk in memory, which may refuse to be written or opened.
+#[derive(Clone, Default)]
+struct Board {
+    records: Arc<Mutex<Records>>,
+    writes: Arc<Mutex<usize>>,
+    refuses: Arc<AtomicBool>,
+    broken: Arc<AtomicBool>,
+}
+
+impl Medium for Board {
+    fn open(&mut self) -> Result<Box<dyn Disk>, DiskError> {
+        if self.broken.load(Ordering::Relaxed) {
+            return Err(DiskError::Refused("no disk".to_owned()));
+        }
+        Ok(Box::new(self.clone()))
+    }
+}
+
+impl Disk for Board {
+    fn read(&mut self, take: Take<'_>) -> Result<(), DiskError> {
+        for ((space, key), value) in &*self.records.lock().unwrap() {
+            take(*space, key, value)?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, group: &Group) -> Result<(), DiskError> {
+        if self.refuses.load(Ordering::Relaxed) {
+            return Err(DiskError::Refused("no room".to_owned()));
+        }
+        *self.writes.lock().unwrap() += 1;
+        let mut records = self.records.lock().unwrap();
+        for (space, key, value) in group.records() {
+            match value {
+                Some(value) => _ = records.insert((space, key.to_vec()), value.to_vec()),
+                None => _ = records.remove(&(space, key.to_vec())),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Board {
+    fn open_at(&self, now: Timestamp) -> (Embedded, Writer) {
+        Embedded::open_unwritten(Box::new(self.clone()), options(Durable::Outcome), now).unwrap()
+    }
+
+    /// What a gate finds that starts now.
+    fn after_a_crash(&self, now: Timestamp) -> (Embedded, Writer) {
+        self.open_at(now)
+    }
+}
+
+/// Commits, and writes what was committed.
+async fn write(store: &Embedded, writer: &mut Writer, transition: Transition) -> Vec<LeaseId> {
+    let commit = store.commit(transition, T0);
+    let turns = async {
+        tokio::task::yield_now().await;
+        while writer.turn(T0) {}
+    };
+    tokio::join!(commit, turns).0.unwrap()
+}
+
+/// Polls a future once, which may end or not.
+async fn once<T>(future: &mut (impl Future<Output = T> + Unpin)) -> Option<T> {
+    std::future::poll_fn(|context| match std::pin::Pin::new(&mut *future).poll(context) {
+        std::task::Poll::Ready(value) => std::task::Poll::Ready(Some(value)),
+        std::task::Poll::Pending => std::task::Poll::Ready(None),
+    })
+    .await
+}
+
+// ------------------------------------------------------------------------------------------------ what is waited for
+
+#[tokio::test]
+async fn what_has_to_be_durable_is_waited_for_and_the_rest_is_not() {
+    let board = Board::default();
+    let (store, mut writer) = board.open_at(T0);
+    let sending = puts(delivery(1, "a", Phase::InFlight { lease_until: later(9) }));
+    let mut commit = Box::pin(store.commit(sending, T0));
+    assert!(once(&mut commit).await.is_none(), "no first byte before it is on the disk");
+    let mut arrival = Box::pin(store.commit(puts(delivery(2, "b", Phase::Held { until: later(2) })), T0));
+    assert!(once(&mut arrival).await.is_some(), "nobody was told of it yet");
+    assert_eq!(*board.writes.lock().unwrap(), 0);
+    assert!(writer.turn(T0));
+    assert_eq!(commit.await.unwrap(), [LeaseId(1)]);
+    assert_eq!(*board.writes.lock().unwrap(), 1, "one group for both");
+}
+
+#[tokio::test]
+async fn a_success_is_not_repeated_to_anybody_before_it_is_durable() {
+    let board = Board::default();
+    let (store, mut writer) = board.open_at(T0);
+    store.commit(put("a"), T0).await.unwrap();
+    let keys = [key("a")];
+    let mut look = Box::pin(store.load(Want::Transactions(&keys, &[]), T0));
+    assert!(once(&mut look).await.is_none());
+    writer.turn(T0);
+    assert_eq!(look.await.unwrap().transactions.len(), 1);
+    assert!(once(&mut Box::pin(store.load(Want::Transactions(&keys, &[]), T0))).await.is_some());
+}
+
+#[tokio::test]
+async fn grants_that_nobody_heard_are_told_to_the_next() {
+    let board = Board::default();
+    let (store, mut writer) = board.open_at(T0);
+    let enqueue =
+        |id| Transition { locks: vec![LockChange::Enqueue(LeaseId(id), claimed("tr"))], ..Transition::default() };
+    let mut commit = Box::pin(store.commit(enqueue(1), T0));
+    assert!(once(&mut commit).await.is_none(), "its owner would go to the app on the strength of this");
+    drop(commit);
+    writer.turn(T0);
+    assert_eq!(store.due(T0, 9).await.unwrap(), [Due::Grants]);
+    assert_eq!(store.counts().next_due, Some(Timestamp::EPOCH));
+    assert_eq!(store.commit(Transition::default(), T0).await.unwrap(), [LeaseId(1)]);
+    assert_eq!(store.due(T0, 9).await.unwrap(), []);
+}
+
+// ------------------------------------------------------------------------------------------------ after a crash
+
+#[tokio::test]
+async fn what_was_in_the_app_is_due_at_once_and_keeps_its_lease() {
+    let board = Board::default();
+    let (store, mut writer) = board.open_at(T0);
+    write(&store, &mut writer, puts(delivery(1, "a", Phase::InFlight { lease_until: later(300) }))).await;
+    drop(store);
+    let (store, mut writer) = board.after_a_crash(later(5));
+    assert_eq!(store.due(later(5), 9).await.unwrap(), [Due::Delivery(LeaseId(1))], "its sender is gone");
+    assert_eq!(write(&store, &mut writer, puts(delivery(2, "a", Phase::Queued))).await, [], "the app may be at work");
+    let require = Transition { locks: vec![LockChange::Require(LeaseId(1))], ..Transition::default() };
+    assert!(store.commit(require, T0).await.is_ok());
+}
+
+#[tokio::test]
+async fn what_waited_for_its_turn_gets_it_and_what_was_held_is_held_on() {
+    let board = Board::default();
+    let (store, mut writer) = board.open_at(T0);
+    for (id, phase) in [(3, Phase::Queued), (2, Phase::Queued), (4, Phase::Held { until: later(9) })] {
+        write(&store, &mut writer, puts(delivery(id, "a", phase))).await;
+    }
+    drop(store);
+    let (store, _writer) = board.after_a_crash(later(5));
+    assert_eq!(store.due(later(5), 9).await.unwrap(), [Due::Grants]);
+    assert_eq!(store.commit(Transition::default(), later(5)).await.unwrap(), [LeaseId(2)]);
+    assert_eq!(store.due(later(9), 9).await.unwrap(), [Due::Delivery(LeaseId(4))]);
+}
+
+#[tokio::test]
+async fn who_was_in_the_app_without_a_delivery_keeps_others_out_for_quiet() {
+    let board = Board::default();
+    let (store, mut writer) = board.open_at(T0);
+    let back = Claimed { channel: Channel::Return, ..claimed("a") };
+    let enqueue =
+        |id, claimed| Transition { locks: vec![LockChange::Enqueue(LeaseId(id), claimed)], ..Transition::default() };
+    assert_eq!(write(&store, &mut writer, enqueue(1, back.clone())).await, [LeaseId(1)]);
+    assert_eq!(write(&store, &mut writer, enqueue(2, back.clone())).await, [], "who waits is nobody after a crash");
+    drop(store);
+    let (store, mut writer) = board.after_a_crash(later(5));
+    assert_eq!(write(&store, &mut writer, puts(delivery(3, "a", Phase::Queued))).await, []);
+    let over = later(5).after(QUIET);
+    assert_eq!(store.due(over, 9).await.unwrap(), [Due::Lease(LeaseId(1))]);
+    assert_eq!(store.due(later(64), 9).await.unwrap(), []);
+    let release = Transition { locks: vec![LockChange::Release(LeaseId(1))], ..Transition::default() };
+    assert_eq!(write(&store, &mut writer, release).await, [LeaseId(3)]);
+    drop(store);
+    assert_eq!(board.after_a_crash(later(5)).0.counts().leases, 1, "what was given back is not found again");
+}
+
+#[tokio::test]
+async fn what_lingers_lingers_on() {
+    let board = Board::default();
+    let (store, mut writer) = board.open_at(T0);
+    write(&store, &mut writer, puts(delivery(1, "a", Phase::InFlight { lease_until: later(300) }))).await;
+    let linger = Transition {
+        deliveries: vec![Change::Remove(LeaseId(1), 1)],
+        locks: vec![LockChange::Linger(LeaseId(1), later(10))],
+        ..Transition::default()
+    };
+    write(&store, &mut writer, linger).await;
+    drop(store);
+    let (store, _writer) = board.after_a_crash(later(5));
+    assert_eq!((store.counts().leases, store.counts().in_flight), (1, 0), "its place was given back");
+    assert_eq!(store.due(later(10), 9).await.unwrap(), [Due::Lease(LeaseId(1))]);
+}
+
+#[tokio::test]
+async fn what_waits_for_a_person_keeps_its_names_only_where_it_did() {
+    for names in [true, false] {
+        let board = Board::default();
+        let (store, mut writer) = board.open_at(T0);
+        write(&store, &mut writer, puts(delivery(1, "a", Phase::Queued))).await;
+        let review = Phase::Review { since: T0, reason: Reason::Unknown };
+        let change = if names { LockChange::Names(LeaseId(1)) } else { LockChange::Release(LeaseId(1)) };
+        let review = Change::Put(Delivery { version: 1, ..delivery(1, "a", review) });
+        let waits = Transition { deliveries: vec![review], locks: vec![change], ..Transition::default() };
+        write(&store, &mut writer, waits).await;
+        drop(store);
+        let (store, mut writer) = board.after_a_crash(later(5));
+        assert_eq!(store.counts().review, 1);
+        let granted = write(&store, &mut writer, puts(delivery(2, "a", Phase::Queued))).await;
+        assert_eq!(granted.is_empty(), names);
+    }
+}
+
+#[tokio::test]
+async fn history_names_and_settled_answers_are_found_again_and_numbers_go_on() {
+    let board = Board::default();
+    let (store, mut writer) = board.open_at(T0);
+    let name = LockName::new("app", ["hash", ""], "h");
+    let line = |n| Line { at: later(n), transaction: key("a"), delivery: None, attempt: 0, what: What::Trailing };
+    for n in 0..150 {
+        let transition = Transition { history: vec![line(n)], returned: vec![name], ..put(&n.to_string()) };
+        write(&store, &mut writer, transition).await;
+    }
+    let before = store.history(crate::store::Lines::Of(key("a")), 0, 999).await.unwrap();
+    drop(store);
+    let (store, mut writer) = board.after_a_crash(later(5));
+    assert_eq!(store.history(crate::store::Lines::Of(key("a")), 0, 999).await.unwrap(), before);
+    assert_eq!((before.len(), before[0].0, before[99].0), (100, 51, 150));
+    let view = store.load(Want::Transactions(&[key("3")], &[name]), later(5)).await.unwrap();
+    assert!(view.returned);
+    let Fate::Settled { answer: found, expires } = &view.transactions[0].1.claims[0].fate else { panic!("settled") };
+    assert_eq!((found, *expires), (&answer(), later(3600)));
+    write(&store, &mut writer, Transition { history: vec![line(200)], ..Transition::default() }).await;
+    assert_eq!(store.history(crate::store::Lines::Of(key("a")), 150, 9).await.unwrap(), [(151, line(200))]);
+    let lines = board.records.lock().unwrap().keys().filter(|(space, _)| *space == Space::History).count();
+    assert_eq!(lines, 100, "what is forgotten is removed");
+    while store.forget(later(9999), 64).await.unwrap() {}
+    while writer.turn(T0) {}
+    let left: Vec<_> = board.records.lock().unwrap().keys().map(|(space, _)| *space).collect();
+    assert_eq!(left, [Space::Tail], "the disk forgets too");
+}
+
+// ------------------------------------------------------------------------------------------------ a disk that fails
+
+#[tokio::test]
+async fn a_disk_that_fails_refuses_all_until_it_can_be_used_again() {
+    let board = Board::default();
+    let (store, mut writer) = board.open_at(T0);
+    write(&store, &mut writer, puts(delivery(1, "a", Phase::InFlight { lease_until: later(300) }))).await;
+    board.refuses.store(true, Ordering::Relaxed);
+    let mut commit = Box::pin(store.commit(puts(delivery(2, "b", Phase::InFlight { lease_until: later(9) })), T0));
+    assert!(once(&mut commit).await.is_none());
+    assert!(writer.turn(T0));
+    assert!(matches!(commit.await, Err(CommitError::Store(_))), "whoever waits hears it");
+    assert!(store.load(Want::Delivery(LeaseId(1)), T0).await.is_err() && store.fault().is_some());
+    assert!(matches!(store.commit(put("a"), T0).await, Err(CommitError::Store(_))));
+    board.broken.store(true, Ordering::Relaxed);
+    assert!(writer.turn(T0) && store.fault().is_some());
+    board.broken.store(false, Ordering::Relaxed);
+    board.refuses.store(false, Ordering::Relaxed);
+    assert!(writer.turn(T0) && store.fault().is_none());
+    assert!(store.due(T0, 9).await.is_err(), "whoever waited has to hear of it");
+    assert_eq!(store.due(later(9), 9).await.unwrap(), [], "who sends the first goes on");
+    let view = store.load(Want::Delivery(LeaseId(1)), T0).await.unwrap();
+    let first = view.delivery(LeaseId(1)).unwrap();
+    assert!(first.version > 1 << 32, "what was seen before is not taken for what is there now");
+    assert!(store.load(Want::Delivery(LeaseId(2)), T0).await.unwrap().deliveries.is_empty(), "it was refused");
+}
+
+// ------------------------------------------------------------------------------------------------ the folder
+
+#[tokio::test]
+async fn a_folder_is_opened_by_one_and_in_its_own_format() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = folder(directory.path()).unwrap();
+    let second = folder(directory.path()).map(drop).unwrap_err().to_string();
+    assert!(second.contains("in use by another gate"), "{second}");
+    store.commit(put("a"), T0).await.unwrap();
+    drop(store);
+    assert!(knows(&folder(directory.path()).unwrap(), "a").await, "what nobody waited for is written at the end");
+    for (format, said) in [("2\n", "a later version"), ("what\n", "does not say a format")] {
+        fs::write(directory.path().join("format"), format).unwrap();
+        let refused = folder(directory.path()).map(drop).unwrap_err().to_string();
+        assert!(refused.contains(said), "{refused}");
+    }
+    fs::remove_file(directory.path().join("format")).unwrap();
+    assert!(folder(directory.path()).is_err(), "a store without its format is none");
+}
+
+#[tokio::test]
+async fn a_store_that_is_gone_is_missed() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = folder(directory.path()).unwrap();
+    store.commit(put("a"), T0).await.unwrap();
+    drop(store);
+    fs::remove_dir_all(directory.path().join("store")).unwrap();
+    let refused = folder(directory.path()).map(drop).unwrap_err().to_string();
+    assert!(refused.contains("is damaged") && refused.contains("missing"), "{refused}");
+}
+
+/// Copies what is in a folder.
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let into = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &into)
+        } else {
+            _ = fs::copy(entry.path(), into).unwrap()
+        }
+    }
+}
+
+fn journal(directory: &Path) -> std::path::PathBuf {
+    let entries = fs::read_dir(directory.join("store")).unwrap();
+    entries.map(|entry| entry.unwrap().path()).find(|path| path.extension().is_some_and(|end| end == "jnl")).unwrap()
+}
+
+#[tokio::test]
+async fn a_journal_that_is_cut_or_flipped_anywhere_is_whole_or_refused_and_stays_as_it_was() {
+    let directory = tempfile::tempdir().unwrap();
+    let whole = directory.path().join("whole");
+    let store = folder(&whole).unwrap();
+    for n in 0..6 {
+        store.commit(puts(delivery(n, &n.to_string(), Phase::InFlight { lease_until: later(9) })), T0).await.unwrap();
+        store.commit(put(&n.to_string()), T0).await.unwrap();
+    }
+    drop(store);
+    let bytes = fs::read(journal(&whole)).unwrap();
+    let written = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    assert!(written > 3000, "{written}");
+    let (mut refused, mut kept) = (0, 0);
+    for (nth, at) in (0..written).step_by(written / 24).enumerate() {
+        let tried = directory.path().join(nth.to_string());
+        copy(&whole, &tried);
+        let mut damaged = bytes[..written].to_vec();
+        if nth % 2 == 0 {
+            damaged[at] ^= 0x10
+        } else {
+            damaged.truncate(at)
+        }
+        fs::write(journal(&tried), &damaged).unwrap();
+        match folder(&tried) {
+            Ok(store) => {
+                for n in 0..6 {
+                    assert!(knows(&store, &n.to_string()).await, "{at}: something is forgotten in silence");
+                }
+                assert_eq!(store.counts().deliveries, 6);
+                kept += 1;
+            }
+            Err(error) => {
+                assert!(error.to_string().contains("is damaged"), "{at}: {error}");
+                assert_eq!(fs::read(journal(&tried)).unwrap(), damaged, "{at}: what may be read by others is cut off");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 20, "refused {refused}, kept {kept}");
+}
+
+#[tokio::test]
+async fn a_group_that_was_never_acknowledged_may_be_torn() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = folder(directory.path()).unwrap();
+    store.commit(puts(delivery(1, "a", Phase::InFlight { lease_until: later(9) })), T0).await.unwrap();
+    drop(store);
+    let path = journal(directory.path());
+    let mut bytes = fs::read(&path).unwrap();
+    bytes.truncate(bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1);
+    // As a power cut leaves what was being written: a part of it, or all but its end.
+    bytes.extend_from_within(..bytes.len() - 9);
+    fs::write(&path, bytes).unwrap();
+    assert_eq!(folder(directory.path()).unwrap().counts().deliveries, 1);
+}
+
+// ------------------------------------------------------------------------------------------------ records
+
+#[test]
+fn every_record_is_read_as_it_was_written() {
+    let mut deliveries = Vec::new();
+    for phase in [
+        Phase::Held { until: Timestamp::NEVER },
+        Phase::Queued,
+        Phase::InFlight { lease_until: later(1) },
+        Phase::Unknown { since: later(2) },
+        Phase::Retrying { at: later(3) },
+        Phase::Review { since: later(4), reason: Reason::Overflow },
+    ] {
+        deliveries.push(delivery(9, "tr_1", phase));
+    }
+    for written in deliveries {
+        let mut bytes = Vec::new();
+        record::write_delivery(&written, key("policy"), &mut bytes);
+        let find = |found| (found == key("policy")).then(|| Arc::clone(&written.letter.policy));
+        let read = record::read_delivery(written.id, &bytes, find).unwrap();
+        assert_eq!(format!("{read:?}"), format!("{written:?}"));
+        assert!(record::read_delivery(written.id, &bytes, |_| None).is_err());
+    }
+    let success = crate::expression::Expression::compile("status == 200", crate::expression::SUCCESS).unwrap();
+    let policy = Policy { success: Some(Arc::new(success)), order: Order::Strict, shadow: true, ..Policy::default() };
+    let mut bytes = Vec::new();
+    record::write_policy(&policy, &mut bytes);
+    assert_eq!(format!("{:?}", record::read_policy(&bytes).unwrap()), format!("{policy:?}"));
+    let window = Some(Box::new(Window { until: later(1), next: Some(LeaseId(4)) }));
+    let mut written = settled();
+    written.claims.push(Claim { identity: key("b"), fate: Fate::Pending(LeaseId(3)), told: 0, window });
+    let mut bytes = Vec::new();
+    record::write_transaction(&written, &mut bytes);
+    assert_eq!(format!("{:?}", record::read_transaction(&bytes, &mut Arc::new).unwrap()), format!("{written:?}"));
+    let lease = record::Lease { seat: Seat::of(&claimed("a")), rest: Rest::Names, until: Some(later(1)) };
+    let mut bytes = Vec::new();
+    record::write_lease(&lease, &mut bytes);
+    assert_eq!(record::read_lease(&bytes), Ok(lease));
+    let remembered = Remembered { linked: claimed("a").names, returned: true, until: later(3) };
+    let mut bytes = Vec::new();
+    record::write_remembered(&remembered, &mut bytes);
+    assert_eq!(record::read_remembered(&bytes), Ok(remembered));
+}
+
+#[test]
+fn every_line_is_read_as_it_was_written() {
+    let arrived = Arrived {
+        decision: Decision::Conflict,
+        reference: "tr_1".into(),
+        provider: "mollie",
+        state: Some(Stated::Refunded),
+        source: Some(Ipv6Addr::LOCALHOST.into()),
+        why: "it is so".into(),
+    };
+    let ended = |status, why: Option<&str>| What::Ended { outcome: Outcome::NotSent, status, why: why.map(Into::into) };
+    let whats = [
+        What::Arrived(Arrived { source: None, state: None, ..arrived.clone() }),
+        What::Arrived(arrived),
+        What::Moved(Phase::Review { since: T0, reason: Reason::Stale }),
+        ended(None, Some("refused")),
+        ended(Some(StatusCode::BAD_GATEWAY), None),
+        What::Trailing,
+        What::Dropped,
+        What::Acted { deed: Deed::Discard, who: "Ada".into(), why: "twice".into() },
+    ];
+    let line = |what| Line { at: T0, transaction: key("a"), delivery: Some(LeaseId(1)), attempt: 3, what };
+    let lines: Vec<Line> = whats.into_iter().map(line).collect();
+    let mut bytes = Vec::new();
+    record::write_lines(7, lines.iter(), &mut bytes);
+    assert_eq!(record::read_lines(&bytes), Ok((7, lines)));
+}
+
+proptest! {
+    #[test]
+    fn what_is_no_record_is_refused_and_never_panics(bytes: Vec<u8>, cut in 0_usize..400, flip in 0_usize..400) {
+        _ = record::read_transaction(&bytes, &mut Arc::new);
+        _ = record::read_policy(&bytes);
+        _ = record::read_lease(&bytes);
+        _ = record::read_remembered(&bytes);
+        _ = record::read_lines(&bytes);
+        let mut bytes = Vec::new();
+        record::write_delivery(&delivery(1, "a", Phase::Queued), key("p"), &mut bytes);
+        let read = |bytes: &[u8]| record::read_delivery(LeaseId(1), bytes, |_| Some(Arc::new(Policy::default())));
+        if cut < bytes.len() {
+            prop_assert!(read(&bytes[..cut]).is_err());
+        }
+        let at = flip % bytes.len();
+        bytes[at] ^= 0xff;
+        _ = read(&bytes);
+    }
+}

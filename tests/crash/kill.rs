@@ -1,0 +1,106 @@
+//! Killed at any moment, with nothing said before.
+
+use std::{collections::HashMap, path::Path, thread, time::Duration};
+
+use oncegate::{
+    callback::Key,
+    store::{
+        Lines, Store,
+        embedded::{Embedded, Options, folder::Place},
+        memory,
+    },
+    time::{Clock, SystemClock, Timestamp},
+    transaction::{
+        effect::Durable,
+        history::{Arrived, What},
+        state::Phase,
+    },
+};
+
+use super::{
+    Chance,
+    app::App,
+    cycles,
+    gate::{Gate, Setup},
+    providers::{Providers, say},
+};
+
+#[test]
+fn killed_at_any_moment_it_loses_nothing_that_was_acknowledged_and_repeats_only_what_it_calls_unknown() {
+    let seed = u64::from(std::process::id());
+    eprintln!("seed {seed}");
+    for (nth, durable) in ["outcome", "claim"].into_iter().enumerate() {
+        let directory = tempfile::tempdir().unwrap();
+        let app = App::start();
+        let setup = Setup::new(directory.path(), &directory.path().join("data"), app.address, durable);
+        let mut gate = setup.start();
+        let mut providers = Providers::start(12, setup.address, seed + nth as u64);
+        let mut chance = Chance(seed);
+        let count = cycles(14);
+        for _ in 0..count {
+            providers.go_on(chance.below(14) as usize);
+            thread::sleep(Duration::from_micros(chance.below(4000)));
+            gate.kill();
+            gate = setup.start();
+        }
+        providers.stop();
+        let faults = faults(&app, &providers, &setup, gate);
+        assert!(faults.is_empty(), "{}", faults.join("\n"));
+    }
+}
+
+/// Every event that was acknowledged came to the app and is remembered, and none came again but as often as the gate
+/// said so.
+pub fn faults(app: &App, providers: &Providers, setup: &Setup, gate: Gate) -> Vec<String> {
+    // Said once more, none of them gets to the app; but what is unknown is sent again by itself.
+    let mut wire = None;
+    for event in providers.acknowledged() {
+        assert!(matches!(say(&event, setup.address, &mut wire), Some(200 | 503)), "{event}");
+    }
+    drop(gate);
+    let unknown = called_unknown(&setup.store);
+    let (acknowledged, mut faults) = (providers.acknowledged(), app.faults());
+    faults.extend(acknowledged.iter().filter(|event| app.count(event) == 0).map(|event| format!("{event} is missing")));
+    let mut again: HashMap<String, usize> = HashMap::new();
+    for (event, count) in app.events() {
+        let payment = event.split_once('/').unwrap().0.to_owned();
+        *again.entry(payment).or_default() += count - 1;
+    }
+    for (payment, again) in &again {
+        let told = unknown.get(payment).copied().unwrap_or_default();
+        if *again > told {
+            faults.push(format!("{payment}: {again} came again, and {told} were called unknown"));
+        }
+    }
+    eprintln!(
+        "{} events acknowledged; {} unknown at some time, {} came again",
+        acknowledged.len(),
+        unknown.values().sum::<usize>(),
+        again.values().sum::<usize>()
+    );
+    assert!(acknowledged.len() > 50, "the load was none");
+    faults
+}
+
+/// How often the gate noted, by payment, that nobody knows whether the app got an event: in its history, for a line of
+/// the log may be lost with the process.
+fn called_unknown(store: &Path) -> HashMap<String, usize> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let bounds = memory::Options { history: 1_000_000, ..memory::Options::default() };
+        let options = Options { bounds, durable: Durable::Outcome, quiet: Duration::from_secs(1) };
+        let store = Embedded::open(Box::new(Place::at(store.to_owned())), options, SystemClock.now()).unwrap();
+        let all = Lines::Between(Timestamp::EPOCH, Timestamp::NEVER);
+        let (mut names, mut unknown): (HashMap<Key, String>, HashMap<String, usize>) = Default::default();
+        for (_, line) in store.history(all, 0, usize::MAX).await.unwrap() {
+            match line.what {
+                What::Arrived(Arrived { reference, .. }) => _ = names.insert(line.transaction, reference.to_string()),
+                What::Moved(Phase::Unknown { .. }) => {
+                    *unknown.entry(names[&line.transaction].clone()).or_default() += 1
+                }
+                _ => {}
+            }
+        }
+        unknown
+    })
+}
