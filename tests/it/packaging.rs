@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{self, Write},
+    net::SocketAddr,
     path::Path,
     process::Command,
     time::Duration,
@@ -49,18 +50,30 @@ fn the_unit_starts_the_gate_and_gives_it_the_time_to_end() {
 }
 
 #[test]
-fn systemd_finds_nothing_to_blame_in_the_unit() {
+fn the_sockets_that_systemd_keeps_are_those_of_the_sample() {
+    let unit = read(&root().join("packaging/oncegate.socket"));
+    let kept: Vec<SocketAddr> = values(&unit, "ListenStream=").iter().map(|kept| kept.parse().unwrap()).collect();
+    let sample = Loaded::from_text("nothing", "", &World::real()).into_config().unwrap();
+    let all: Vec<_> = sample.gateway.listen.iter().copied().chain(sample.admin.listen).collect();
+    assert_eq!(kept, all);
+}
+
+#[test]
+fn systemd_finds_nothing_to_blame_in_the_units() {
     let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("oncegate.service");
-    let unit = read(&root().join("packaging/oncegate.service"));
-    fs::write(&file, unit.replace("/usr/bin/oncegate", env!("CARGO_BIN_EXE_oncegate"))).unwrap();
-    let Ok(out) = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&file).output() else {
+    let units = ["oncegate.service", "oncegate.socket"].map(|name| {
+        let unit = read(&root().join("packaging").join(name));
+        let file = folder.path().join(name);
+        fs::write(&file, unit.replace("/usr/bin/oncegate", env!("CARGO_BIN_EXE_oncegate"))).unwrap();
+        file
+    });
+    let Ok(out) = Command::new("systemd-analyze").args(["verify", "--man=no"]).args(&units).output() else {
         // Written past the test harness, which keeps what a passing test prints to itself.
         let _ = writeln!(io::stderr(), "SKIPPED: the check of the unit, for `systemd-analyze` is not installed");
         return;
     };
     let said = String::from_utf8_lossy(&out.stderr);
-    assert!(out.status.success() && !said.contains("oncegate.service:"), "{said}");
+    assert!(out.status.success() && !said.contains("oncegate."), "{said}");
 }
 
 // ------------------------------------------------------------------------------------------------ containers
