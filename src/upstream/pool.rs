@@ -72,6 +72,10 @@ impl Live {
         }
         loop {
             while let Some(end) = head::end(&self.inlet.read) {
+                // However much of it came in one read.
+                if end > head::MOST_BYTES {
+                    return Poll::Ready(Err(BadHead::TooLarge.into()));
+                }
                 let bytes = self.inlet.read.split_to(end).freeze();
                 let head = Head::parse(&bytes, &request.method, request.upgrade)?;
                 if !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS {
