@@ -219,6 +219,12 @@ impl Table {
         self.places = places.max(1);
     }
 
+    /// How many places there are in the app.
+    #[must_use]
+    pub const fn places(&self) -> usize {
+        self.places
+    }
+
     /// How many callbacks are in the app.
     #[must_use]
     pub const fn taken(&self) -> usize {

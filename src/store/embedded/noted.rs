@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     callback::Key,
+    spread::Spread,
     store::state::{State, Touched},
     transaction::{
         effect::{Change, LockChange, Transition},
@@ -24,12 +25,12 @@ use crate::{
 /// What has changed.
 #[derive(Debug, Default)]
 pub(super) struct Noted {
-    pub(super) transactions: HashSet<Key>,
-    deliveries: HashSet<LeaseId>,
-    leases: HashSet<LeaseId>,
-    names: HashSet<Key>,
+    pub(super) transactions: HashSet<Key, Spread>,
+    deliveries: HashSet<LeaseId, Spread>,
+    leases: HashSet<LeaseId, Spread>,
+    names: HashSet<Key, Spread>,
     /// The leases that have, or shall have, a record of their own; not emptied with the rest.
-    kept: HashMap<LeaseId, Rest>,
+    kept: HashMap<LeaseId, Rest, Spread>,
     policies: Policies,
 }
 

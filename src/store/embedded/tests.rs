@@ -392,6 +392,23 @@ async fn a_disk_that_fails_refuses_all_until_it_can_be_used_again() {
     assert!(store.load(Want::Delivery(LeaseId(2)), T0).await.unwrap().deliveries.is_empty(), "it was refused");
 }
 
+#[tokio::test]
+async fn as_many_may_be_in_the_app_after_a_failure_as_before() {
+    let board = Board::default();
+    let (store, mut writer) = board.open_at(T0);
+    let one = Transition { locks: vec![LockChange::Places(1)], ..Transition::default() };
+    store.commit(one, T0).await.unwrap();
+    for (id, reference) in [(1, "a"), (2, "b")] {
+        write(&store, &mut writer, puts(delivery(id, reference, Phase::Queued))).await;
+    }
+    board.refuses.store(true, Ordering::Relaxed);
+    store.commit(put("a"), T0).await.unwrap();
+    assert!(writer.turn(T0) && store.fault().is_some());
+    board.refuses.store(false, Ordering::Relaxed);
+    assert!(writer.turn(T0) && store.fault().is_none());
+    assert_eq!(store.commit(Transition::default(), T0).await.unwrap(), [LeaseId(1)]);
+}
+
 // ------------------------------------------------------------------------------------------------ the folder
 
 #[tokio::test]

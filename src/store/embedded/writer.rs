@@ -110,9 +110,12 @@ impl Writer {
     }
 
     fn open_anew(&mut self, now: Timestamp) {
+        let mut options = self.shared.options;
+        // As many as the configuration says by now.
+        options.bounds.places = self.shared.lock().state.locks.places();
         let opened = unbroken(|| {
             let mut disk = self.medium.open()?;
-            let found = read(&mut *disk, &self.shared.options, now, Start::Disk)?;
+            let found = read(&mut *disk, &options, now, Start::Disk)?;
             Ok((disk, found))
         });
         match opened {
