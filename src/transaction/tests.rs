@@ -533,6 +533,19 @@ fn what_waits_and_has_been_accepted_in_a_batch_does_not_go_and_hears_that_answer
 }
 
 #[test]
+fn what_is_held_and_has_been_accepted_piece_by_piece_does_not_go_and_hears_that() {
+    let mut gate = Gate::new(|policy| policy.hold = secs(5));
+    let (held, _) = gate.arrives(&[of("tr_1", "e"), of("tr_2", "e")]);
+    gate.policy.hold = Duration::ZERO;
+    for reference in ["tr_1", "tr_2"] {
+        let (batch, _) = gate.arrives(&[of(reference, "e"), of(reference, "f")]);
+        gate.does(batch, Input::Sending).does(batch, accepted(1));
+    }
+    gate.passes(secs(5)).does(held, Input::Due);
+    assert_eq!((gate.phase(held), gate.told()), (None, vec!["accepted"]));
+}
+
+#[test]
 fn what_was_not_all_accepted_with_a_batch_still_goes() {
     let mut gate = Gate::new(|_| {});
     let (own, ..) = gate.arrives(&[numbered("e"), numbered("g")]);

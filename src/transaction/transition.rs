@@ -168,9 +168,8 @@ impl Step<'_> {
             return;
         }
         if predecessors.is_empty() && !self.is_claimed() {
-            // All whom it stood for have heard of a failure.
-            self.note(&What::Dropped);
-            return self.remove();
+            // All whom it stood for have heard of a failure, or the app has it.
+            return self.overtaken();
         }
         for (transaction, identity, _) in predecessors {
             if let Some(claim) = self.transaction(transaction).claim_mut(identity) {
@@ -400,10 +399,19 @@ impl Step<'_> {
         }
     }
 
-    /// The app has accepted all of it meanwhile, as a part of something else.
+    /// Nobody needs it any more. Where the app has accepted it meanwhile, piece by piece with others, whoever still waits
+    /// hears what the app said then.
     fn overtaken(&mut self) {
+        let id = self.delivery.id;
         self.note(&What::Dropped);
-        self.out.locks.push(LockChange::Release(self.delivery.id));
+        self.out.locks.push(LockChange::Release(id));
+        let answer = |event: &Carried| match &self.view.transaction(event.transaction)?.claim(event.identity)?.fate {
+            Fate::Settled { answer, .. } => Some(Arc::clone(answer)),
+            Fate::Pending(_) => None,
+        };
+        if let Some(answer) = self.delivery.letter.events.iter().find_map(answer) {
+            self.out.effects.push(Effect::Tell(id, Ending::Accepted(answer)));
+        }
         self.remove();
     }
 
