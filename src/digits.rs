@@ -1,4 +1,4 @@
-//! Numbers and addresses as text, without the formatting machinery, which costs ten times as much.
+//! Numbers, bytes and addresses as text, without the formatting machinery, which costs ten times as much.
 
 use std::{fmt::Write, net::IpAddr};
 
@@ -53,6 +53,13 @@ pub fn push_number(text: &mut String, number: u64) {
     text.push_str(Digits::decimal(number).as_str());
 }
 
+/// Bytes in hexadecimal, lower case.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    let digit = |half: u8| char::from(b"0123456789abcdef"[usize::from(half)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
 /// Adds an address, a mapped IPv4 address folded.
 pub fn push_address(text: &mut String, address: IpAddr) {
     match address.to_canonical() {
@@ -80,6 +87,12 @@ mod tests {
         fn digits_are_those_of_the_formatting_machinery(number in prop_oneof![any::<u64>(), 0..1000_u64]) {
             prop_assert_eq!(Digits::decimal(number).as_str().to_owned(), number.to_string());
             prop_assert_eq!(Digits::hexadecimal(number).as_str().to_owned(), format!("{number:x}"));
+        }
+
+        #[test]
+        fn so_are_those_of_bytes(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+            let machinery: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            prop_assert_eq!(hex(&bytes), machinery);
         }
 
         #[test]

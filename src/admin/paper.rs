@@ -1,11 +1,10 @@
 //! What the API shows, as JSON: entries that wait for a person, their requests, transactions and lines of history.
 
-use std::fmt::Write;
-
 use http::{HeaderName, HeaderValue, Uri};
 use serde_json::{Map, Value, json};
 
 use crate::{
+    digits::hex,
     telemetry::cardless,
     time::Timestamp,
     transaction::{
@@ -77,14 +76,6 @@ fn text(part: &[u8], cut: bool) -> Option<&str> {
         Err(error) if cut && error.error_len().is_none() => std::str::from_utf8(&part[..error.valid_up_to()]).ok(),
         Err(_) => None,
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut hex, byte| {
-        // Writing to a string cannot fail.
-        _ = write!(hex, "{byte:02x}");
-        hex
-    })
 }
 
 /// A header field's value, unless it lets whoever knows it in somewhere. A signature does not: it proves what came.

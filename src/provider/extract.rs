@@ -32,7 +32,7 @@ pub use json::JsonPath;
 pub use value::Value;
 pub use xml::Elements;
 
-use crate::callback::RequestView;
+use crate::{callback::RequestView, digits::hex};
 use content::{Content, Kind};
 use json::Document;
 
@@ -461,15 +461,6 @@ fn utf8(bytes: Cow<'_, [u8]>) -> Option<Cow<'_, str>> {
 fn twin(key: &str, name: &str) -> bool {
     let plain = |byte: u8| if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
     key.len() == name.len() && !key.eq_ignore_ascii_case(name) && key.bytes().map(plain).eq(name.bytes().map(plain))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// A plain decimal number, without zeros that say nothing in front; `None` for anything else.

@@ -234,12 +234,6 @@ pub fn any_hash(keys: &[VerifyingKey], tag: &Tag, made: impl Fn(&[u8]) -> Vec<u8
     })
 }
 
-/// Bytes in lower-case hexadecimal.
-#[must_use]
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// As many tags as a rotation may bring.
 pub fn tags(told: impl Iterator<Item = Tag>) -> Vec<Tag> {
     told.take(MAX_TAGS).collect()

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     callback::{Event, Signature, State},
+    digits::hex,
     time::Timestamp,
 };
 
@@ -108,7 +109,7 @@ fn check(reader: &Reader<'_>, keyring: &Keyring, now: Timestamp) -> Signature {
     let Some(tag) = tag else { return Signature::Invalid };
     let told = fields.iter().filter(|(_, value)| !value.is_empty());
     let pairs: Vec<_> = told.map(|(name, value)| [&**name, b"=", &**value].concat()).collect();
-    let message = signature::hex(&Hash::Sha256.of(&[&pairs.join(&b"&"[..])]));
+    let message = hex(&Hash::Sha256.of(&[&pairs.join(&b"&"[..])]));
     let brought = fields.iter().find(|(name, _)| **name == *b"signPubKeyCert");
     let led = || {
         brought.and_then(|(_, pem)| Certificate::parse(pem).ok()).is_some_and(|certificate| {
