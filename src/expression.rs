@@ -9,7 +9,7 @@ use std::{
 
 use cel::{
     Context, Env, Program, Value,
-    common::ast::{EntryExpr, Expr, IdedExpr},
+    common::ast::{EntryExpr, Expr, IdedExpr, LiteralValue, operators},
     objects::{Key, Map},
 };
 use http::{HeaderMap, Method};
@@ -141,6 +141,13 @@ impl Expression {
         self.roots.contains(root)
     }
 
+    /// The provider of every event for which this is true, where it says so outright: `event.provider == 'NAME'`, alone or
+    /// beside something else by `&&`.
+    #[must_use]
+    pub fn provider(&self) -> Option<&str> {
+        provider_of(self.program.expression())
+    }
+
     /// Whether a rule with this `when` matches.
     ///
     /// # Errors
@@ -203,6 +210,26 @@ impl PartialEq for Expression {
 
 fn context<'p, 'v>() -> Context<'p, 'v> {
     Context::with_env(Arc::clone(&ENVIRONMENT))
+}
+
+fn provider_of(node: &IdedExpr) -> Option<&str> {
+    let Expr::Call(call) = &node.expr else { return None };
+    let [left, right] = &call.args[..] else { return None };
+    match call.func_name.as_str() {
+        operators::LOGICAL_AND => provider_of(left).or_else(|| provider_of(right)),
+        operators::EQUALS if is_provider(left) => literal(right),
+        operators::EQUALS if is_provider(right) => literal(left),
+        _ => None,
+    }
+}
+
+fn is_provider(node: &IdedExpr) -> bool {
+    let Expr::Select(select) = &node.expr else { return false };
+    select.field == "provider" && matches!(&select.operand.expr, Expr::Ident(root) if root == "event")
+}
+
+fn literal(node: &IdedExpr) -> Option<&str> {
+    if let Expr::Literal(LiteralValue::String(text)) = &node.expr { Some(text.inner()) } else { None }
 }
 
 /// How deep brackets stand in one another; those in strings count as well, and nobody writes so many.
@@ -483,6 +510,29 @@ mod tests {
         assert!(both.reads("event") && both.reads("request"));
         let one = Expression::compile("request.headers.exists(event, event == 'x')", WHEN).unwrap();
         assert!(!one.reads("event"), "a bound variable is no root");
+    }
+
+    #[test]
+    fn an_expression_tells_for_whose_events_alone_it_is_true() {
+        let told = |source: &str| Expression::compile(source, WHEN).unwrap().provider().map(ToOwned::to_owned);
+        for source in [
+            "event.provider == 'stripe'",
+            "'stripe' == event.provider",
+            "event.amount > 1.0 && (event.state == 'paid' && event.provider == 'stripe')",
+        ] {
+            assert_eq!(told(source).as_deref(), Some("stripe"), "{source}");
+        }
+        for source in [
+            "event.provider != 'stripe'",
+            "event.provider == 'stripe' || event.state == 'paid'",
+            "!(event.provider == 'stripe')",
+            "event.reference == 'stripe'",
+            "request.host == 'stripe'",
+            "event.provider == event.reference",
+            "[event].exists(event, event.provider == 'stripe')",
+        ] {
+            assert_eq!(told(source), None, "{source}");
+        }
     }
 
     #[test]

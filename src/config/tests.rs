@@ -551,6 +551,18 @@ fn windows_are_compared_with_the_providers_that_one_has() {
     assert_eq!(told(rule), Vec::<String>::new(), "nobody says that one of those comes who wait less");
     assert!(told(&format!("{rule}[provider.razorpay]\nsecrets = [{{ env = 'A' }}]"))[0].contains("razorpay waits 5s"));
     assert!(told(&rule.replace("8s", "80s"))[0].contains("make 1m 20s"));
+    // The preset's own rules, written into one's own file: each provider is held up by its own jobs and by nobody else's.
+    let copied = |provider: &str| {
+        let preset = include_str!("invoice-ninja.toml");
+        told(&format!("{preset}[provider.{provider}]\nsecrets = [{{ env = 'A' }}]\n"))
+    };
+    for provider in ["stripe", "square", "razorpay"] {
+        assert_eq!(copied(provider), Vec::<String>::new(), "{provider}");
+    }
+    let slow = copied("checkout");
+    assert_eq!(slow.len(), 2, "{slow:?}");
+    assert!(slow[0].contains("rule[0].hold: hold and the longest linger ahead make 14s, but checkout waits 10s"));
+    assert!(slow[1].contains("rule[4].linger: ") && slow[1].contains("make 13s, but checkout waits 10s"));
 }
 
 #[test]

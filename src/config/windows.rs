@@ -8,6 +8,7 @@ use super::{
     report::{Effective, Finding, Origin, Report, Source},
 };
 use crate::{
+    expression::Expression,
     provider::contract::Provider,
     rule::{ProviderChoice, Rule},
     transaction::policy::Policy,
@@ -37,7 +38,6 @@ pub fn check(
     report: &mut Report,
 ) {
     let own = || rules.iter().filter(|placed| !matches!(placed.origin.source, Source::Preset(_)));
-    let linger_ahead = own().filter_map(|placed| placed.rule.choices.linger).max().unwrap_or(base.linger);
     for placed in own() {
         let mut warn = |key: &str, message: String, remedy: &str| {
             let path = format!("{}.{key}", placed.path);
@@ -46,7 +46,7 @@ pub fn check(
             report.warnings.push(Finding { origin, path, message, remedy: remedy.to_owned() });
         };
         let choices = &placed.rule.choices;
-        let providers = candidates(choices.provider, configured, world);
+        let providers = candidates(&placed.rule, configured, world);
         if let Some(retention) = choices.retention
             && let Some(provider) = providers.iter().max_by_key(|provider| provider.retry_span)
             && retention < provider.retry_span
@@ -55,48 +55,65 @@ pub fn check(
             let message = format!("{} delivers again for up to {span}, but is remembered for {kept}", provider.name);
             warn("retention", message, "keep it longer, or a late redelivery is taken for new");
         }
-        let (hold, linger) = (choices.hold.unwrap_or(base.hold), choices.linger.unwrap_or(linger_ahead));
+        let ahead = |provider: &Provider| {
+            let met = own().filter(|other| may_meet(&other.rule, provider));
+            met.filter_map(|other| other.rule.choices.linger).max().unwrap_or(base.linger)
+        };
+        let wait =
+            |provider: &Provider| choices.hold.unwrap_or(base.hold) + choices.linger.unwrap_or_else(|| ahead(provider));
         if (choices.hold.is_some() || choices.linger.is_some())
-            && let Some(provider) = least_patient(choices.provider, configured, world)
-            && hold + linger >= provider.answer_limit
+            && let Some(provider) = hangs_up(&placed.rule, &providers, configured, wait)
         {
-            let (sum, limit) = (show(hold + linger), show(provider.answer_limit));
+            let (sum, limit) = (show(wait(provider)), show(provider.answer_limit));
             let message = format!(
                 "hold and the longest linger ahead make {sum}, but {} waits {limit} for an answer",
                 provider.name
             );
             let key = if choices.hold.is_some() { "hold" } else { "linger" };
-            warn(key, message, "shorten them, or it hangs up and delivers again");
+            warn(key, message, "shorten them, or a second event of one payment hears its answer at the next delivery");
         }
     }
+}
+
+/// The one provider whose callbacks a rule is for, if it says so.
+fn named(rule: &Rule) -> Option<&str> {
+    match rule.choices.provider {
+        Some(ProviderChoice::Named(provider)) => Some(provider.name),
+        Some(ProviderChoice::Auto) | None => rule.matcher.when.as_deref().and_then(Expression::provider),
+    }
+}
+
+fn may_meet(rule: &Rule, provider: &Provider) -> bool {
+    named(rule).is_none_or(|name| name == provider.name)
 }
 
 /// Those that a rule may meet: of all there are, those that the user has; all, where he tells of none. The generic one
 /// waits as long as anybody.
-fn candidates(
-    choice: Option<ProviderChoice>,
-    configured: &[&'static Provider],
-    world: &World<'_>,
-) -> Vec<&'static Provider> {
-    match choice {
-        Some(ProviderChoice::Named(provider)) => vec![provider],
-        Some(ProviderChoice::Auto) | None if !configured.is_empty() => configured.to_vec(),
-        Some(ProviderChoice::Auto) | None => {
-            world.providers.iter().copied().filter(|provider| provider.name != "generic").collect()
-        }
+fn candidates(rule: &Rule, configured: &[&'static Provider], world: &World<'_>) -> Vec<&'static Provider> {
+    if let Some(ProviderChoice::Named(provider)) = rule.choices.provider {
+        return vec![provider];
     }
+    let all = if configured.is_empty() { world.providers } else { configured };
+    let ours = |provider: &&&Provider| !configured.is_empty() || provider.name != "generic";
+    all.iter().filter(ours).copied().filter(|provider| may_meet(rule, provider)).collect()
 }
 
-/// Who would hang up first; where it may be anybody, who would last, so that only what is too long for all is told.
-fn least_patient(
-    choice: Option<ProviderChoice>,
+/// Who hangs up first when they wait so long; where it may be anybody, who does last, so that only what is too long for
+/// all is told.
+fn hangs_up(
+    rule: &Rule,
+    met: &[&'static Provider],
     configured: &[&'static Provider],
-    world: &World<'_>,
+    wait: impl Fn(&Provider) -> Duration,
 ) -> Option<&'static Provider> {
-    let known = candidates(choice, configured, world);
-    let anybody = configured.is_empty() && !matches!(choice, Some(ProviderChoice::Named(_)));
-    let limit = |provider: &&Provider| provider.answer_limit;
-    if anybody { known.into_iter().rev().max_by_key(limit) } else { known.into_iter().min_by_key(limit) }
+    let late = |provider: &&&'static Provider| wait(provider) >= provider.answer_limit;
+    let limit = |provider: &&'static Provider| provider.answer_limit;
+    let mut late: Vec<_> = met.iter().filter(late).copied().collect();
+    late.sort_by_key(limit);
+    if !configured.is_empty() || named(rule).is_some() {
+        return late.first().copied();
+    }
+    late.last().copied().filter(|_| late.len() == met.len())
 }
 
 fn show(time: Duration) -> String {
