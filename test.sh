@@ -29,19 +29,25 @@ set_up() {
     cargo "$component" --version >/dev/null 2>&1 || step "cargo $component" rustup component add "${component/fmt/rustfmt}"
   done
   # cc: ring is partly C and assembly. php: the reading of forms is compared with PHP's own.
-  command -v cc >/dev/null || need gcc libc6-dev
-  command -v php >/dev/null || need php-cli
+  has cc || need gcc libc6-dev
+  has php || need php-cli
   # The store is tried on disks that are cut off, broken, or not synced at all.
-  command -v mkfs.xfs >/dev/null || need xfsprogs
-  command -v eatmydata >/dev/null || need eatmydata
-  command -v strace >/dev/null || need strace
+  has mkfs.xfs || need xfsprogs
+  has eatmydata || need eatmydata
+  has strace || need strace
+  # What they take for a request is compared (nginx too, below), and they are honest clients.
+  has apache2 || has /usr/sbin/apache2 || need apache2-bin
+  has curl || need curl
+  has h2load || need nghttp2-client
   # They are asked what they make of our completions.
-  for shell in fish zsh; do command -v "$shell" >/dev/null || need "$shell"; done
+  for shell in fish zsh; do has "$shell" || need "$shell"; done
   [ "${#missing[@]}" = 0 ] || step "Debian packages: ${missing[*]}" packages
   # Where cargo puts the programs it installs.
   export PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
-  command -v promtool >/dev/null || step "promtool, out of Debian's prometheus (once)" fetch_promtool
-  command -v cargo-deny >/dev/null || step "cargo-deny (once, about two minutes)" cargo install --locked cargo-deny
+  has promtool && has prometheus || step "Prometheus and promtool, out of Debian's package (once)" \
+    fetch prometheus /usr/bin/promtool /usr/bin/prometheus
+  has nginx || has /usr/sbin/nginx || step "nginx, out of Debian's package (once)" fetch nginx /usr/sbin/nginx
+  has cargo-deny || step "cargo-deny (once, about two minutes)" cargo install --locked cargo-deny
 }
 
 missing=()
@@ -53,14 +59,19 @@ packages() {
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"
 }
 
-# One program out of the package: installed as a whole it would start a server and bring a user and web pages along.
-fetch_promtool() {
-  on_debian promtool
-  local folder
+has() { command -v "$1" >/dev/null; }
+
+# Programs out of a package: installed as a whole it would start a server and bring a user and web pages along.
+fetch() {
+  local package=$1 folder file
+  shift
+  on_debian "$package"
   folder=$(mktemp -d)
-  download prometheus "$folder" || { as_root apt-get update -q && download prometheus "$folder"; }
-  dpkg-deb --fsys-tarfile "$folder"/prometheus_*.deb | tar -x -C "$folder" ./usr/bin/promtool
-  install -D -m 755 "$folder/usr/bin/promtool" "${CARGO_HOME:-$HOME/.cargo}/bin/promtool"
+  download "$package" "$folder" || { as_root apt-get update -q && download "$package" "$folder"; }
+  for file; do
+    dpkg-deb --fsys-tarfile "$folder/$package"_*.deb | tar -x -C "$folder" ".$file"
+    install -D -m 755 "$folder$file" "${CARGO_HOME:-$HOME/.cargo}/bin/${file##*/}"
+  done
   rm -r "$folder"
 }
 

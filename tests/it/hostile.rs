@@ -31,7 +31,7 @@ fn chunked(body: &str) -> String {
 }
 
 /// What nobody may pass on. Behind each stands a request that must not be found.
-fn refused() -> Vec<String> {
+pub fn refused() -> Vec<String> {
     let mut all = Vec::new();
     let lengths = [
         "5, 6",
@@ -199,7 +199,7 @@ fn refused() -> Vec<String> {
 }
 
 /// Chunks that are wrong. A part may have gone on its way to the app by then; it never becomes a request.
-fn broken_chunks() -> Vec<String> {
+pub fn broken_chunks() -> Vec<String> {
     [
         "x\r\nhello\r\n0\r\n\r\n",
         "-5\r\nhello\r\n0\r\n\r\n",
@@ -239,7 +239,7 @@ fn broken_chunks() -> Vec<String> {
 }
 
 /// What is odd and may be passed on: then every reader finds these requests and no other.
-fn understood() -> Vec<(String, Vec<&'static str>)> {
+pub fn understood() -> Vec<(String, Vec<&'static str>)> {
     let a = || vec!["GET /a HTTP/1.1"];
     let posted = || vec!["POST /a HTTP/1.1"];
     let mut all: Vec<(String, Vec<&'static str>)> = Vec::new();

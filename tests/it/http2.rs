@@ -309,9 +309,8 @@ async fn word(gate: &Gate, flags: u8, fields: &[(&str, &str)], rest: &[u8]) -> O
     wire.outcome(1).await
 }
 
-#[tokio::test]
-async fn hostile_requests_never_reach_the_app() {
-    let (app, gate) = app_and_gate().await;
+/// Fields that no request may have.
+pub fn hostile_requests() -> Vec<Vec<(&'static str, &'static str)>> {
     let with = |more: &[(&'static str, &'static str)]| [request("GET", "/"), more.to_vec()].concat();
     let without = |name: &str| request("GET", "/").into_iter().filter(|(n, _)| *n != name).collect::<Vec<_>>();
     let changed = |name: &'static str, value: &'static str| {
@@ -371,6 +370,13 @@ async fn hostile_requests_never_reach_the_app() {
     ];
     let many: Vec<_> = (0..101).map(|_| ("x-a", "1")).collect();
     hostile.push(with(&many));
+    hostile
+}
+
+#[tokio::test]
+async fn hostile_requests_never_reach_the_app() {
+    let (app, gate) = app_and_gate().await;
+    let hostile = hostile_requests();
     assert!(hostile.len() > 45);
     for fields in hostile {
         let word = word(&gate, END_STREAM, &fields, &[]).await;
@@ -383,16 +389,13 @@ async fn hostile_requests_never_reach_the_app() {
     assert_eq!(app.accept().await.head().await.one("host"), "pay.example");
 }
 
-#[tokio::test]
-async fn frames_out_of_place_end_the_stream_or_the_connection_and_nothing_else() {
-    let app = App::start().await;
-    let gate = Gate::before(app.url());
-    let recording = app.record();
+/// Frames that are wrong, or right in another place.
+pub fn frames_out_of_place() -> Vec<Vec<Vec<u8>>> {
     let get = asks(1, END_STREAM, &request("GET", "/"));
     let open = asks(1, 0, &request("POST", "/"));
     let head = block(&request("GET", "/"));
     let big = vec![0; 20_000];
-    let hostile: Vec<Vec<Vec<u8>>> = vec![
+    vec![
         vec![frame(DATA, 0, 1, b"x")],
         vec![frame(DATA, 0, 0, b"x")],
         vec![open.clone(), frame(DATA, 8, 1, &[9, 1])],
@@ -431,7 +434,15 @@ async fn frames_out_of_place_end_the_stream_or_the_connection_and_nothing_else()
         vec![open.clone(), frame(WINDOW_UPDATE, 0, 1, &[0x7f, 0xff, 0xff, 0xff])],
         vec![vec![0xff; 64]],
         vec![frame(HEADERS, END_HEADERS, 1, &big)],
-    ];
+    ]
+}
+
+#[tokio::test]
+async fn frames_out_of_place_end_the_stream_or_the_connection_and_nothing_else() {
+    let app = App::start().await;
+    let gate = Gate::before(app.url());
+    let recording = app.record();
+    let hostile = frames_out_of_place();
     assert!(hostile.len() > 35);
     for frames in hostile {
         let mut wire = gate.client().await;

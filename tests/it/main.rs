@@ -6,6 +6,7 @@ mod acme;
 mod admin;
 mod alerts;
 mod attack;
+mod backends;
 mod checkout;
 mod cli;
 mod dashboards;

@@ -3,6 +3,7 @@
 pub mod acme;
 pub mod app;
 pub mod authority;
+pub mod backend;
 pub mod frames;
 pub mod gate;
 pub mod office;

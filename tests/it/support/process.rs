@@ -102,7 +102,7 @@ impl Process {
 }
 
 /// A process that does not outlive its test.
-struct Owned(Child);
+pub struct Owned(pub Child);
 
 impl Drop for Owned {
     fn drop(&mut self) {

@@ -175,13 +175,20 @@ impl Wire {
     /// An answer however it is framed: its head and its body.
     pub async fn answer(&mut self) -> (Head, String) {
         let head = self.head().await;
+        let body = self.body_after(&head).await;
+        (head, body)
+    }
+
+    /// The body that belongs to the head of an answer.
+    pub async fn body_after(&mut self, head: &Head) -> String {
         let body = match (&head.all("content-length")[..], &head.all("transfer-encoding")[..]) {
             ([length], []) => self.exactly(length.parse().expect("a length")).await,
             ([], ["chunked"]) => self.chunks().await,
             ([], []) if matches!(head.status(), 204 | 304) => Vec::new(),
+            ([], []) if head.line.starts_with("HTTP/1.0 ") => self.bytes().await,
             _ => panic!("no framing: {head:?}"),
         };
-        (head, String::from_utf8(body).expect("text"))
+        String::from_utf8(body).expect("text")
     }
 
     async fn chunks(&mut self) -> Vec<u8> {
