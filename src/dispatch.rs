@@ -8,6 +8,7 @@ mod app;
 mod waiting;
 
 use std::{
+    mem,
     pin::{Pin, pin},
     sync::{
         Arc,
@@ -92,6 +93,8 @@ pub struct Dispatch<S, A> {
 
 /// How often a decision is taken anew because somebody else was faster, before that is called a fault of ours.
 const MOST_CONFLICTS: usize = 1000;
+/// Why nothing was sent by who could.
+const TOO_LATE: &str = "the store took too long to make it durable";
 /// The timer looks at least so often.
 const TICK: Duration = Duration::from_secs(1);
 /// How long it rests when what is due could not be done.
@@ -144,7 +147,7 @@ impl<S: Store, A: App> Dispatch<S, A> {
         own: Option<LeaseId>,
         mut transition: Transition,
     ) -> Result<bool, CommitError> {
-        let effects = std::mem::take(&mut transition.effects);
+        let effects = mem::take(&mut transition.effects);
         let due = earliest(&transition);
         let held = newly_held(&transition);
         let links = !transition.links.is_empty() || !transition.lessons.is_empty();
@@ -366,7 +369,7 @@ impl<S: Store, A: App> Dispatch<S, A> {
             Err(error) => {
                 tracing::warn!(delivery = id.0, %error, "not sent");
                 if let StepError::Commit(CommitError::Store(_)) = error {
-                    // Whether it was begun, the store will know when it can be used again, and sees to it then.
+                    // Whoever hears of a store that failed never begins: it knows that, and grants the lease anew.
                     self.waiters.remove(&id);
                 }
                 guard.disarm();
@@ -379,11 +382,20 @@ impl<S: Store, A: App> Dispatch<S, A> {
             return None;
         }
         (guard.attempt, guard.begun) = (sent.attempts, true);
+        if self.is_too_late(&sent) {
+            return Box::pin(guard.fail(Ending::NotSent(TOO_LATE.to_owned()))).await;
+        }
         let heard = self.exchange(connection, &letter.request, &letter.policy).await;
         self.metrics.count_delivery(letter.provider, heard.ending.as_str());
         self.metrics.delivery_seconds.observe(heard.took.as_secs_f64());
         guard.disarm();
-        self.end(id, sent.attempts, heard).await
+        self.end(id, sent.attempts, true, heard).await
+    }
+
+    /// Whether its sender would be taken for dead before he could have an answer: the disk took so long.
+    fn is_too_late(&self, sent: &Delivery) -> bool {
+        let timeout = sent.letter.policy.timeout;
+        matches!(sent.phase, Phase::InFlight { lease_until } if self.clock.now().after(timeout) > lease_until)
     }
 
     /// Sends a request and reads the answer whole, within the time limit; says what came of it.
@@ -426,16 +438,19 @@ impl<S: Store, A: App> Dispatch<S, A> {
         Ending::Accepted(if large { Arc::new(Answer { body: None, ..(**answer).clone() }) } else { Arc::clone(answer) })
     }
 
-    /// Records how a try ended. `None` where that could not be made to last: nobody shall hear of a success that a crash
-    /// would forget.
-    async fn end(self: &Arc<Self>, id: LeaseId, attempt: u32, heard: Heard) -> Option<Heard> {
+    /// Records how a try ended that was begun, or was not. `None` where that could not be made to last: nobody shall hear of
+    /// a success that a crash would forget.
+    async fn end(self: &Arc<Self>, id: LeaseId, attempt: u32, begun: bool, heard: Heard) -> Option<Heard> {
         let input = Input::Ended { attempt, ending: heard.ending.clone() };
         if let Err(error) = self.step_with(id, &input, Some(&heard)).await {
             tracing::error!(delivery = id.0, %error, outcome = heard.ending.as_str(), "an outcome could not be recorded");
             match error {
                 StepError::Commit(CommitError::Store(_)) => {
                     self.waiters.remove(&id);
-                    self.record_later(id, attempt, heard.ending);
+                    // What was not begun goes on by itself; and another may be in the app by its number by then.
+                    if begun {
+                        self.record_later(id, attempt, heard.ending);
+                    }
                     return None;
                 }
                 // Whoever waits on a later try hears of that.
@@ -449,10 +464,6 @@ impl<S: Store, A: App> Dispatch<S, A> {
 
     /// An outcome that is known is recorded when the store can be used again, unless the gate goes down before.
     fn record_later(self: &Arc<Self>, id: LeaseId, attempt: u32, ending: Ending) {
-        if matches!(ending, Ending::NotSent(_)) {
-            // The try may never have begun, as far as the store knows; then another may be in the app by its number.
-            return;
-        }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let dispatch = Arc::clone(self);
         // Boxed, for what it does may bring it here again.
@@ -509,18 +520,23 @@ impl<S: Store, A: App> Dispatch<S, A> {
 
     /// Does what is due, when it is due, and forgets what has expired; until the future is dropped.
     pub async fn run_timers(self: Arc<Self>) {
+        let mut blind = false;
         loop {
             let now = self.clock.now();
             let (mut again, mut failed) = (false, false);
             match self.store.due(now, STEP).await {
                 Ok(due) => {
+                    blind = false;
                     again |= due.len() == STEP;
                     for due in due {
                         failed |= !self.do_due(due).await;
                     }
                 }
                 Err(error) => {
-                    tracing::error!(%error, "cannot see what is due");
+                    // Once, for it is asked ten times a second.
+                    if !mem::replace(&mut blind, true) {
+                        tracing::error!(%error, "cannot see what is due");
+                    }
                     self.give_up_waiting();
                     failed = true;
                 }
@@ -654,8 +670,8 @@ impl<S: Store, A: App> Unfinished<S, A> {
 
     async fn fail(mut self, ending: Ending) -> Option<Heard> {
         let dispatch = self.dispatch.take()?;
-        let (id, attempt) = (self.id, self.attempt);
-        dispatch.end(id, attempt, Heard::unheard(ending)).await
+        let (id, attempt, begun) = (self.id, self.attempt, self.begun);
+        dispatch.end(id, attempt, begun, Heard::unheard(ending)).await
     }
 }
 
@@ -664,10 +680,10 @@ impl<S: Store, A: App> Drop for Unfinished<S, A> {
         let Some(dispatch) = self.dispatch.take() else { return };
         let why = "the task that sent it ended early".to_owned();
         let ending = if self.begun { Ending::Unknown(why, None) } else { Ending::NotSent(why) };
-        let (id, attempt) = (self.id, self.attempt);
+        let (id, attempt, begun) = (self.id, self.attempt, self.begun);
         // Not a guard again: a runtime that goes down drops at once what is spawned, and would do so without end.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move { drop(dispatch.end(id, attempt, Heard::unheard(ending)).await) });
+            runtime.spawn(async move { drop(dispatch.end(id, attempt, begun, Heard::unheard(ending)).await) });
         }
     }
 }

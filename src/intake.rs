@@ -358,7 +358,8 @@ impl<S: Store, A: App> Intake<S, A> {
     }
 
     fn no_store(&self, error: &StoreError, mut line: Noted<'_>) -> Reply<A::Body> {
-        tracing::error!(%error, "a callback is refused because the store can't be used");
+        // The store has said so once, and `/readyz` goes on saying it.
+        tracing::debug!(%error, "a callback is refused because the store can't be used");
         line.decision(Decision::Overflow, error.to_string());
         line.tell(&self.book, plain(StatusCode::SERVICE_UNAVAILABLE, RETRYABLE))
     }

@@ -51,6 +51,10 @@ impl<S: Store, A: App> Permit<S, A> {
         let enqueue = Transition { locks: vec![LockChange::Enqueue(lease, claimed)], ..Transition::default() };
         if let Err(error) = dispatch.commit(enqueue).await {
             dispatch.forget_grant(lease);
+            if let CommitError::Store(_) = error {
+                // A disk that failed may know it all the same.
+                dispatch.give_back(lease);
+            }
             return Err(error.into());
         }
         let permit = Self { dispatch: Arc::clone(dispatch), lease, quiet: None, over: false };

@@ -105,7 +105,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Makes a transition true, or changes nothing. Durable engines return when it is durable, where anything depends on
     /// that ([`Transition::waits`]). Says which leases were granted by it: they are held from now on, and whoever
-    /// committed sets their owners going. Where the future is dropped before its end, the next commit says so.
+    /// committed sets their owners going. Where the future is dropped before its end, the next commit says so. A try that
+    /// was to begin by a commit which failed has not begun: whoever hears of the failure sends nothing, and the engine goes
+    /// on from there, even if the commit turns out to be on the disk.
     fn commit(
         &self,
         transition: Transition,

@@ -16,7 +16,7 @@ mod tests;
 mod writer;
 
 use std::{
-    collections::VecDeque,
+    collections::{HashSet, VecDeque},
     mem,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
@@ -35,10 +35,10 @@ use crate::{
     callback::Key,
     time::Timestamp,
     transaction::{
-        effect::{Durable, Transition, View},
+        effect::{Change, Durable, Transition, View},
         history::Line,
         lock::LeaseId,
-        state::{Delivery, Fate},
+        state::{Delivery, Fate, Phase},
     },
 };
 
@@ -102,6 +102,9 @@ struct Inner {
     told: Vec<(watch::Sender<Word>, Result<(), StoreError>)>,
     /// Leases that are granted and of which nobody was told.
     untold: Vec<LeaseId>,
+    /// Tries whose senders were told that they can't begin; the disk may know them as begun all the same. Kept until what
+    /// was made of that is durable.
+    unsent: HashSet<(LeaseId, u32)>,
     fault: Option<StoreError>,
     /// A fault that nobody has heard of yet, though it may be over.
     unheard: Option<StoreError>,
@@ -139,7 +142,7 @@ impl Embedded {
         now: Timestamp,
     ) -> Result<(Self, Writer), DiskError> {
         let mut disk = medium.open()?;
-        let found = writer::read(&mut *disk, &options, now, writer::Start::Process)?;
+        let found = writer::read(&mut *disk, &options, now, &writer::Start::Process)?;
         let inner = Inner {
             state: found.state,
             noted: found.noted,
@@ -150,6 +153,7 @@ impl Embedded {
             stopping: false,
             told: Vec::new(),
             untold: found.granted,
+            unsent: HashSet::new(),
             fault: None,
             unheard: None,
             epoch: 0,
@@ -245,6 +249,10 @@ impl Inner {
         self.usable()?;
         self.state.check(&transition)?;
         let mut waits = transition.waits(shared.options.durable);
+        if waits {
+            let begun = transition.deliveries.iter().filter_map(|change| begun(&self.state, change));
+            self.noted.begun.extend(begun);
+        }
         self.noted.transition(&transition);
         let noted = &mut self.noted;
         self.state.write(transition, now, |touched| noted.touched(touched));
@@ -267,6 +275,13 @@ impl Inner {
         self.hint(shared);
         Ok((granted, None))
     }
+}
+
+/// The try that begins on the strength of this change.
+fn begun(state: &State, change: &Change) -> Option<(LeaseId, u32)> {
+    let Change::Put(Delivery { id, phase: Phase::InFlight { .. }, attempts, .. }) = change else { return None };
+    let before = state.deliveries.get(id)?;
+    (before.phase == Phase::Queued).then_some((*id, *attempts))
 }
 
 /// Grants on their way to whoever committed. Let go of before they are told, they are told to the next.

@@ -148,6 +148,17 @@ pub struct Letter {
     pub arrived: Timestamp,
 }
 
+impl Letter {
+    /// The transactions of its events, each once.
+    pub fn transactions(&self) -> impl Iterator<Item = Key> {
+        let once = |(index, event): (usize, &Carried)| {
+            let before = &self.events[..index];
+            before.iter().all(|other| other.transaction != event.transaction).then_some(event.transaction)
+        };
+        self.events.iter().enumerate().filter_map(once)
+    }
+}
+
 /// An event (or a batch of them) on its way to the app.
 #[derive(Clone, Debug)]
 pub struct Delivery {

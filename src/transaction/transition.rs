@@ -113,11 +113,7 @@ impl Step<'_> {
     /// A line in the history of each transaction that it carries something of.
     fn note(&mut self, what: &What) {
         let Delivery { id, attempts, letter, .. } = &self.delivery;
-        for (index, event) in letter.events.iter().enumerate() {
-            let transaction = event.transaction;
-            if letter.events[..index].iter().any(|other| other.transaction == transaction) {
-                continue;
-            }
+        for transaction in letter.transactions() {
             let (at, what) = (self.now, what.clone());
             self.out.history.push(Line { at, transaction, delivery: Some(*id), attempt: *attempts, what });
         }

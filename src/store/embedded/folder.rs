@@ -112,7 +112,16 @@ impl Folder {
             // The room that was set aside for it and is not written yet.
             let written = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
             let copy = self.path.join("copy");
-            write_whole(&copy, &bytes[..written])?;
+            write_whole(&copy, &bytes[..written]).map_err(|error| {
+                // Half of it would only take the room that others wait for.
+                _ = fs::remove_file(&copy);
+                let kind = error.kind();
+                if kind != io::ErrorKind::StorageFull {
+                    return error;
+                }
+                let needed = written.div_ceil(1 << 20);
+                io::Error::new(kind, format!("{error}; to be opened it needs {needed} MiB of room"))
+            })?;
             fs::hard_link(&journal, aside.join(name))?;
             fs::rename(&copy, &journal)?;
         }

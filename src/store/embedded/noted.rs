@@ -29,6 +29,8 @@ pub(super) struct Noted {
     deliveries: HashSet<LeaseId, Spread>,
     leases: HashSet<LeaseId, Spread>,
     names: HashSet<Key, Spread>,
+    /// Tries whose senders wait for this before they begin.
+    pub(super) begun: Vec<(LeaseId, u32)>,
     /// The leases that have, or shall have, a record of their own; not emptied with the rest.
     kept: HashMap<LeaseId, Rest, Spread>,
     policies: Policies,
@@ -75,6 +77,11 @@ impl Noted {
     pub(super) fn granted(&mut self, lease: LeaseId) -> bool {
         self.keep(lease, Rest::InApp);
         true
+    }
+
+    /// A delivery is not what its record says.
+    pub(super) fn delivery(&mut self, id: LeaseId) {
+        self.deliveries.insert(id);
     }
 
     /// A lease has a record of its own, in this way.

@@ -138,6 +138,8 @@ struct Board {
     records: Arc<Mutex<Records>>,
     writes: Arc<Mutex<usize>>,
     refuses: Arc<AtomicBool>,
+    /// It says that it could not, and has.
+    lies: Arc<AtomicBool>,
     broken: Arc<AtomicBool>,
 }
 
@@ -169,6 +171,9 @@ impl Disk for Board {
                 Some(value) => _ = records.insert((space, key.to_vec()), value.to_vec()),
                 None => _ = records.remove(&(space, key.to_vec())),
             }
+        }
+        if self.lies.swap(false, Ordering::Relaxed) {
+            return Err(DiskError::Refused("no answer".to_owned()));
         }
         Ok(())
     }
@@ -390,6 +395,49 @@ async fn a_disk_that_fails_refuses_all_until_it_can_be_used_again() {
     let first = view.delivery(LeaseId(1)).unwrap();
     assert!(first.version > 1 << 32, "what was seen before is not taken for what is there now");
     assert!(store.load(Want::Delivery(LeaseId(2)), T0).await.unwrap().deliveries.is_empty(), "it was refused");
+}
+
+#[tokio::test]
+async fn a_try_that_was_refused_goes_again_at_once_even_if_the_disk_knows_it_as_begun() {
+    let board = Board::default();
+    let (store, mut writer) = board.open_at(T0);
+    let in_flight = Phase::InFlight { lease_until: later(300) };
+    let sending = |id, version, attempts| {
+        let delivery = Delivery { version, attempts, ..delivery(id, &id.to_string(), in_flight) };
+        Transition { deliveries: vec![Change::Put(delivery)], ..Transition::default() }
+    };
+    for id in [1, 2] {
+        write(&store, &mut writer, puts(delivery(id, &id.to_string(), Phase::Queued))).await;
+    }
+    write(&store, &mut writer, sending(2, 1, 2)).await;
+    // In the same group as what changes of one that is in the app: that one was begun before.
+    board.lies.store(true, Ordering::Relaxed);
+    let mut other = Box::pin(store.commit(sending(2, 2, 2), T0));
+    let mut commit = Box::pin(store.commit(sending(1, 1, 2), T0));
+    assert!(once(&mut commit).await.is_none() && once(&mut other).await.is_none());
+    assert!(writer.turn(T0) && commit.await.is_err() && other.await.is_err());
+    assert!(writer.turn(T0) && store.fault().is_none() && store.due(T0, 9).await.is_err());
+    assert_eq!(store.due(T0, 9).await.unwrap(), [Due::Grants], "nobody waits for who sends nothing");
+    let found = async |store: &Embedded, id| {
+        let view = store.load(Want::Delivery(LeaseId(id)), T0).await.unwrap();
+        let found = view.delivery(LeaseId(id)).unwrap();
+        (found.phase, found.attempts)
+    };
+    assert_eq!(found(&store, 1).await, (Phase::Queued, 1));
+    assert!(matches!(found(&store, 2).await, (Phase::InFlight { .. }, 2)), "this one may be in the app");
+    let lines = store.history(crate::store::Lines::Of(key("1")), 0, 9).await.unwrap();
+    assert!(matches!(&lines[..], [(_, Line { what: What::Ended { outcome: Outcome::NotSent, .. }, .. })]), "{lines:?}");
+    // The disk fails once more before that is on it.
+    board.refuses.store(true, Ordering::Relaxed);
+    assert!(writer.turn(T0) && store.fault().is_some());
+    board.refuses.store(false, Ordering::Relaxed);
+    assert!(writer.turn(T0) && store.fault().is_none());
+    assert_eq!(found(&store, 1).await, (Phase::Queued, 1));
+    assert!(writer.turn(T0));
+    drop(store);
+    let (store, _writer) = board.after_a_crash(T0);
+    assert_eq!(found(&store, 1).await, (Phase::Queued, 1), "it is on the disk now");
+    assert_eq!(store.history(crate::store::Lines::Of(key("1")), 0, 9).await.unwrap().len(), 1);
 }
 
 #[tokio::test]

@@ -21,6 +21,7 @@ use crate::{
     store::state::State,
     time::{Clock, SystemClock, Timestamp},
     transaction::{
+        history::{Line, Outcome, What},
         lock::{LeaseId, Seat},
         policy::Policy,
         state::{Delivery, Phase},
@@ -94,7 +95,10 @@ impl Writer {
         let written = unbroken(|| disk.write(&group));
         let mut inner = self.shared.lock();
         match written {
-            Ok(()) => inner.written(Ok(())),
+            Ok(()) => {
+                inner.written(Ok(()));
+                inner.unsent.clear();
+            }
             Err(error) => {
                 inner.failed(&error);
                 drop(inner);
@@ -111,11 +115,15 @@ impl Writer {
 
     fn open_anew(&mut self, now: Timestamp) {
         let mut options = self.shared.options;
-        // As many as the configuration says by now.
-        options.bounds.places = self.shared.lock().state.locks.places();
+        let start = {
+            let inner = self.shared.lock();
+            // As many as the configuration says by now.
+            options.bounds.places = inner.state.locks.places();
+            Start::Disk { unsent: inner.unsent.clone() }
+        };
         let opened = unbroken(|| {
             let mut disk = self.medium.open()?;
-            let found = read(&mut *disk, &options, now, Start::Disk)?;
+            let found = read(&mut *disk, &options, now, &start)?;
             Ok((disk, found))
         });
         match opened {
@@ -192,6 +200,8 @@ impl Inner {
     /// Nobody is told anything any more but that it failed.
     fn failed(&mut self, error: &DiskError) {
         let error = StoreError(error.to_string());
+        let writing = self.writing.iter().flat_map(|(noted, _)| &noted.begun);
+        self.unsent.extend(writing.chain(&self.noted.begun));
         self.written(Err(error.clone()));
         self.told.push((mem::replace(&mut self.open, watch::Sender::new(None)), Err(error.clone())));
         self.noted = Noted::default();
@@ -214,13 +224,20 @@ impl Inner {
 }
 
 /// What began, and what of it can be trusted therefore.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Start {
     /// This process: whoever was in the app has nobody any more who hears of his end.
     Process,
     /// The disk's use only: who sends goes on and brings his outcome.
-    Disk,
+    Disk {
+        /// But these tries were never begun, whatever the disk says: it failed before that was durable, and their senders
+        /// heard so.
+        unsent: HashSet<(LeaseId, u32)>,
+    },
 }
+
+/// What the history of a delivery says that was not begun.
+const NOT_BEGUN: &str = "the store failed before the first byte";
 
 /// What was found on the disk.
 pub(super) struct Found {
@@ -248,13 +265,14 @@ struct Records {
 const MOST_ANSWERS: usize = 1024;
 
 /// Reads all that is known, and takes up what was under way.
-pub(super) fn read(disk: &mut dyn Disk, options: &Options, now: Timestamp, start: Start) -> Result<Found, DiskError> {
+pub(super) fn read(disk: &mut dyn Disk, options: &Options, now: Timestamp, start: &Start) -> Result<Found, DiskError> {
     // Versions of an earlier life are not met again.
     let mut state = State::beginning_at(options.bounds, now.as_millis() << 20);
     let mut records = Records::default();
     disk.read(&mut |space, key, bytes| records.take(space, key, bytes, &mut state))?;
     state.sort_names();
     state.count_lines_from(records.last_line);
+    let last_line = state.last_line();
     let mut noted = Noted::default();
     for delivery in mem::take(&mut records.deliveries) {
         take_up_delivery(delivery, &mut records.leases, options, now, start, &mut state, &mut noted);
@@ -265,7 +283,6 @@ pub(super) fn read(disk: &mut dyn Disk, options: &Options, now: Timestamp, start
     queue_again(&mut state);
     let mut granted = Vec::new();
     state.locks.advance(&mut granted);
-    let last_line = state.last_line();
     Ok(Found { state, noted, granted, tail: records.tail, history: records.history, last_line })
 }
 
@@ -315,18 +332,30 @@ fn take_up_delivery(
     leases: &mut HashMap<LeaseId, Lease>,
     options: &Options,
     now: Timestamp,
-    start: Start,
+    start: &Start,
     state: &mut State,
     noted: &mut Noted,
 ) {
     let id = delivery.id;
     match &mut delivery.phase {
-        // Whoever sent it is gone, so its time has come.
-        Phase::InFlight { lease_until } if start == Start::Process => *lease_until = now,
-        // A clock that was set back does not make it wait for ever.
-        Phase::InFlight { lease_until } => {
-            *lease_until = (*lease_until).min(now.after(delivery.letter.policy.timeout + options.quiet));
-        }
+        Phase::InFlight { lease_until } => match start {
+            // Whoever sent it is gone, so its time has come.
+            Start::Process => *lease_until = now,
+            Start::Disk { unsent } if unsent.contains(&(id, delivery.attempts)) => {
+                for transaction in delivery.letter.transactions() {
+                    let what = What::Ended { outcome: Outcome::NotSent, status: None, why: Some(NOT_BEGUN.into()) };
+                    let attempt = delivery.attempts;
+                    state.write_line(Line { at: now, transaction, delivery: Some(id), attempt, what });
+                }
+                delivery.phase = Phase::Queued;
+                delivery.attempts -= 1;
+                noted.delivery(id);
+            }
+            // A clock that was set back does not make it wait for ever.
+            Start::Disk { .. } => {
+                *lease_until = (*lease_until).min(now.after(delivery.letter.policy.timeout + options.quiet));
+            }
+        },
         Phase::Unknown { since } => *since = (*since).min(now),
         Phase::Held { .. } | Phase::Queued | Phase::Retrying { .. } | Phase::Review { .. } => {}
     }
@@ -358,7 +387,7 @@ fn take_up_lease(
     lease: Lease,
     options: &Options,
     now: Timestamp,
-    start: Start,
+    start: &Start,
     state: &mut State,
     noted: &mut Noted,
 ) {
@@ -367,7 +396,7 @@ fn take_up_lease(
         (Some(until), _) => until.min(longest),
         (None, Start::Process) => now.after(options.quiet),
         // Its owner gives it back, if there is one.
-        (None, Start::Disk) => longest,
+        (None, Start::Disk { .. }) => longest,
     };
     state.locks.take_up(id, lease.seat);
     if lease.rest == Rest::Names {
