@@ -37,7 +37,7 @@ use super::{
     openings::Openings,
     proxy_protocol::{self, Header, Malformed},
     room,
-    stream::{Exchanges, Limits, Watched},
+    stream::{Exchanges, Limits, Stand, Watched},
     tls,
 };
 use crate::telemetry::Handshake;
@@ -45,6 +45,10 @@ use crate::telemetry::Handshake;
 /// How long a client who has just come may take to say what he wants, when the gate comes to its end: he is connected, and
 /// could not know.
 const FIRST_WORD: Duration = Duration::from_secs(2);
+
+/// The same for one whose connection was kept: his next request may be on its way, and nothing in HTTP/1 would have told
+/// him not to send it. Who asks often is so told by an answer.
+const NEXT_WORD: Duration = Duration::from_millis(500);
 
 /// How long the rest of what a client sends is read, after an answer that did not wait for it.
 const LINGER: Duration = Duration::from_secs(2);
@@ -63,7 +67,7 @@ impl Stop {
         self.leaving.store(true, Ordering::Relaxed);
     }
 
-    /// Those that wait for a request end at once, the others with their answer.
+    /// Those that are asked something end with their answer, the others when nothing comes within a moment.
     pub(super) fn stop(&self) {
         self.leave();
         self.stopping.store(true, Ordering::SeqCst);
@@ -188,7 +192,11 @@ impl<H: Handler> Terms<H> {
         let service = service(self, &exchanges, peer);
         let stream = Watched::new(stream, self.limits(), Arc::clone(&exchanges), self.options.http2);
         let mut connection = self.http1.serve_connection(TokioIo::new(stream), service).with_upgrades();
-        let verdict = || if exchanges.are_awaited() { Verdict::Await } else { Verdict::GoOn };
+        let verdict = || match exchanges.stand() {
+            Stand::New => Verdict::Await(FIRST_WORD),
+            Stand::Kept => Verdict::Await(NEXT_WORD),
+            Stand::UnderWay => Verdict::GoOn,
+        };
         let served = drive(&self.stop, &mut connection, verdict, |c| Pin::new(c).graceful_shutdown()).await;
         let Some(stream) = connection.into_parts().map(|parts| parts.io.into_inner()) else { return };
         if stream.is_http2() {
@@ -306,8 +314,8 @@ fn service<H: Handler>(
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Verdict {
     GoOn,
-    /// Its first request is still to come.
-    Await,
+    /// A request is still to come, and at the gate's end is waited for so long.
+    Await(Duration),
     /// It is to end when what is under way has ended.
     Finish,
     /// It is to end at once.
@@ -328,7 +336,7 @@ async fn drive<C: Future + Unpin>(
     let mut listening = false;
     let mut finishing = false;
     // Boxed, for few connections ever need it.
-    let mut first_word: Option<Pin<Box<Sleep>>> = None;
+    let mut word: Option<Pin<Box<Sleep>>> = None;
     std::future::poll_fn(|cx| {
         if !listening {
             listening = true;
@@ -339,11 +347,11 @@ async fn drive<C: Future + Unpin>(
                 let stopping = stop.stopping.load(Ordering::SeqCst);
                 finishing = match verdict() {
                     Verdict::Finish => true,
-                    Verdict::Await if stopping => {
-                        let over = first_word.get_or_insert_with(|| Box::pin(tokio::time::sleep(FIRST_WORD)));
+                    Verdict::Await(moment) if stopping => {
+                        let over = word.get_or_insert_with(|| Box::pin(tokio::time::sleep(moment)));
                         over.as_mut().poll(cx).is_ready()
                     }
-                    Verdict::Await => false,
+                    Verdict::Await(_) => false,
                     Verdict::GoOn | Verdict::Break => stopping,
                 };
                 if finishing {
@@ -356,9 +364,9 @@ async fn drive<C: Future + Unpin>(
             // Being driven may have changed it.
             match verdict() {
                 Verdict::Finish if !finishing => {}
-                Verdict::GoOn if !finishing && first_word.is_some() => {}
+                Verdict::GoOn if !finishing && word.is_some() => {}
                 Verdict::Break => return Poll::Ready(None),
-                Verdict::Finish | Verdict::GoOn | Verdict::Await => return Poll::Pending,
+                Verdict::Finish | Verdict::GoOn | Verdict::Await(_) => return Poll::Pending,
             }
         }
     })

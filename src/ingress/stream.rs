@@ -56,9 +56,13 @@ impl Exchanges {
         Exchange { all: Arc::clone(self), complete: false }
     }
 
-    /// Whether nothing has been asked yet.
-    pub(super) fn are_awaited(&self) -> bool {
-        self.begun.load(Ordering::Relaxed) == 0
+    /// Whether something is asked, or was.
+    pub(super) fn stand(&self) -> Stand {
+        match self.count() {
+            (0, _) => Stand::New,
+            (begun, ended) if begun == ended && !self.tunnel.load(Ordering::Relaxed) => Stand::Kept,
+            _ => Stand::UnderWay,
+        }
     }
 
     /// Whether the last request had a body, of which more may come.
@@ -80,6 +84,17 @@ impl Exchanges {
     fn count(&self) -> (u32, u32) {
         (self.begun.load(Ordering::Relaxed), self.ended.load(Ordering::Acquire))
     }
+}
+
+/// Where a connection stands between its requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stand {
+    /// Nothing has been asked yet.
+    New,
+    /// What was asked is answered.
+    Kept,
+    /// Something is asked, or it has become a tunnel.
+    UnderWay,
 }
 
 /// A request that is being answered; over when it is dropped.

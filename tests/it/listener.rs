@@ -187,3 +187,20 @@ async fn who_has_just_come_when_the_gate_stops_is_heard_and_who_says_nothing_hol
     assert_eq!(silent.rest().await, "");
     assert_eq!(soon(house.served).await.unwrap().unfinished, 0);
 }
+
+#[tokio::test]
+async fn what_is_just_arriving_on_a_kept_connection_when_the_gate_stops_is_answered() {
+    let house = House::open(10);
+    let (mut kept, mut idle) = (house.client().await, house.client().await);
+    for wire in [&mut kept, &mut idle] {
+        wire.write(ASK).await;
+        assert!(wire.answer().await.0.all("connection").is_empty());
+    }
+    house.stop.send(()).unwrap();
+    until_refused(house.address).await;
+    kept.write(ASK).await;
+    let (head, body) = kept.answer().await;
+    assert_eq!((head.one("connection"), &*body), ("close", "/"));
+    assert_eq!(idle.rest().await, "");
+    assert_eq!(soon(house.served).await.unwrap().unfinished, 0);
+}

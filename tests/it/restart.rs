@@ -62,11 +62,18 @@ async fn a_restart_under_load_refuses_nobody() {
     let callers: Vec<_> = (0..4)
         .map(|caller| {
             tokio::spawn(async move {
+                // A connection for each, as providers do it, or one for all until it is said to be over, as proxies do.
+                let keeps = caller % 2 == 1;
+                let mut kept = None;
                 for n in 0..60 {
-                    // A connection for each, as providers do it.
-                    let mut wire = connect(address).await;
+                    let mut wire = match kept.take() {
+                        Some(wire) => wire,
+                        None => connect(address).await,
+                    };
                     wire.write(mollie(&format!("tr_{caller}x{n}"))).await;
-                    heard(wire).await.is_brackets();
+                    let (head, body) = wire.answer().await;
+                    assert_eq!((head.status(), &*body), (200, "[]"));
+                    kept = (keeps && head.all("connection").is_empty()).then_some(wire);
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
             })
