@@ -7,6 +7,7 @@ use tokio::task::JoinHandle;
 
 use crate::support::{
     Office, Standing, Told,
+    curl::{Done, curl, is_here},
     office::{BRACKETS, Visit, WELCOME},
     standing::{HOOK, NINJA, mollie, post},
 };
@@ -141,6 +142,14 @@ impl Scene {
         told
     }
 
+    /// Who is in the app now comes back with this, and gets a page and a new value for his session, as everybody does.
+    async fn welcomes(&mut self, with: &str) {
+        let visit = self.office.next().await;
+        assert!(visit.line().contains(with), "{visit:?}");
+        let session = self.session();
+        visit.answer(sent_to("/client/payments/1", &session));
+    }
+
     async fn ends((told, visit): (JoinHandle<Told>, Visit)) {
         visit.answer(BRACKETS);
         told.await.unwrap().is_brackets();
@@ -208,6 +217,66 @@ async fn two_tabs_of_one_session_are_not_mixed_up() {
         scene.goes(told).await;
         Scene::ends(others).await;
     }
+}
+
+/// A payer at curl, with the file in which it keeps its cookies.
+struct Shell {
+    jar: tempfile::NamedTempFile,
+    base: String,
+}
+
+impl Shell {
+    fn at(scene: &Scene) -> Self {
+        Self { jar: tempfile::NamedTempFile::new().unwrap(), base: format!("http://{}", scene.gate.v4()) }
+    }
+
+    fn asks(&self, target: &str, more: &[&str]) -> JoinHandle<Done> {
+        let (jar, url) = (self.jar.path().to_str().unwrap(), format!("{}{target}", self.base));
+        curl([&["--cookie", jar, "--cookie-jar", jar, &url], more].concat())
+    }
+
+    async fn pays(&self, scene: &mut Scene, id: &str) {
+        let viewed = self.asks("/client/invoices", &[]);
+        let session = scene.session();
+        scene.office.next().await.answer(page(&session));
+        assert_eq!(viewed.await.unwrap().said, "page");
+        let sent = self.asks("/client/payments/process", &["--data", "_token=t&company_gateway_id=1"]);
+        let visit = scene.office.next().await;
+        assert!(visit.head.one("cookie").contains(&format!("invoice_ninja_session={session}")), "{visit:?}");
+        let (session, address) = (scene.session(), select_issuer(id));
+        visit.answer(sent_to(&address, &session));
+        assert_eq!(sent.await.unwrap().complaint, format!("1.1 302 {address}"));
+    }
+
+    fn returns(&self, hash: &str) -> JoinHandle<Done> {
+        self.asks(&format!("/payments/process/response?company_gateway_id=1&payment_hash={hash}"), &[])
+    }
+}
+
+#[tokio::test]
+async fn a_checkout_with_curl_is_joined_and_keeps_tabs_apart_and_others_free() {
+    if !is_here("curl", "the checkout with curl") {
+        return;
+    }
+    let mut scene = Scene::set().await;
+    let [payer, stranger] = [Shell::at(&scene), Shell::at(&scene)];
+    // Two tabs of one browser, and somebody else who pays again and again.
+    payer.pays(&mut scene, "tab1").await;
+    payer.pays(&mut scene, "tab2").await;
+    for (reference, hash) in [("tr_tab1", "h1"), ("tr_tab2", "h2")] {
+        stranger.pays(&mut scene, &format!("other{hash}")).await;
+        let hook = scene.hooks(reference).await;
+        let own = payer.returns(hash);
+        assert!(scene.office.is_quiet_for(A_WHILE * 3).await, "it waits for its own webhook");
+        let other = stranger.returns(&format!("other-{hash}"));
+        scene.welcomes("other-h").await;
+        let told = other.await.unwrap();
+        assert!(told.complaint.starts_with("1.1 302 http"), "nobody else waits: {told:?}");
+        Scene::ends(hook).await;
+        scene.welcomes(&format!("payment_hash={hash} ")).await;
+        assert!(own.await.unwrap().complaint.ends_with("/client/payments/1"));
+    }
+    assert_eq!((scene.joined("none"), scene.gate.figure("late_link_total")), (0.0, 0.0));
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ mod attack;
 mod backends;
 mod checkout;
 mod cli;
+mod clients;
 mod dashboards;
 mod demo;
 mod dialect;

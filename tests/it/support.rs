@@ -4,6 +4,7 @@ pub mod acme;
 pub mod app;
 pub mod authority;
 pub mod backend;
+pub mod curl;
 pub mod frames;
 pub mod gate;
 pub mod office;

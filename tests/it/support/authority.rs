@@ -5,7 +5,9 @@ use std::{
     sync::Arc,
 };
 
-use rcgen::{BasicConstraints, CertificateParams, CertificateSigningRequestParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, CertifiedIssuer, DnType, IsCa, KeyPair,
+};
 use tokio::net::TcpStream;
 use tokio_rustls::{
     TlsConnector,
@@ -29,6 +31,8 @@ pub struct Pair {
 impl Authority {
     pub fn new() -> Self {
         let mut params = CertificateParams::new([]).unwrap();
+        // By another name than what it signs: OpenSSL would take that for signed by itself.
+        params.distinguished_name.push(DnType::CommonName, "An authority for tests");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         Self { issuer, folder: tempfile::tempdir().unwrap() }
@@ -36,6 +40,13 @@ impl Authority {
 
     pub fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// Its own certificate, for clients that read it from a file.
+    pub fn believed_in_a_file(&self) -> PathBuf {
+        let path = self.folder().join("authority.pem");
+        std::fs::write(&path, self.issuer.pem()).unwrap();
+        path
     }
 
     /// The texts of a new certificate for these names, and of its key.
