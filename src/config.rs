@@ -199,7 +199,8 @@ fn read(preset: Option<&'static str>, mut documents: Vec<Document>, world: &Worl
         section.warn("reuse_port", message, "let systemd keep the sockets between one gate and the next (README.md)");
     }
     let upstream = UpstreamOptions::read(&mut Section::open("upstream", &documents, report), world);
-    let base = windows::base_policy(&upstream);
+    let base = windows::base_policy(&upstream, &store.engine);
+    rules::check_engine(&rules, &store.engine, report);
     report.effective.extend(rules::defaults(&base));
     let configured: Vec<_> = providers.iter().map(|options| options.provider).collect();
     windows::check(&rules, &base, &configured, world, report);

@@ -603,10 +603,13 @@ fn earliest(transition: &Transition) -> Timestamp {
     deliveries.chain(leases).min().unwrap_or(Timestamp::NEVER)
 }
 
-/// The delivery that this transition holds, for the payer's return to find.
+/// The delivery that this transition holds, for the payer's return to find. One that follows another is held for that.
 fn newly_held(transition: &Transition) -> Option<(LeaseId, Arc<Letter>)> {
+    let is_claimed = |id| transition.transactions.iter().any(|(_, t)| t.claims.iter().any(|c| c.is_pending_in(id)));
     transition.deliveries.iter().find_map(|change| match change {
-        Change::Put(delivery) if matches!(delivery.phase, Phase::Held { .. }) && !delivery.owed => {
+        Change::Put(delivery)
+            if matches!(delivery.phase, Phase::Held { .. }) && delivery.version == 0 && is_claimed(delivery.id) =>
+        {
             Some((delivery.id, Arc::clone(&delivery.letter)))
         }
         _ => None,

@@ -3,6 +3,7 @@
 mod keeping;
 mod learning;
 mod noted;
+mod patience;
 pub mod reading;
 mod relay;
 mod repeat;
@@ -18,12 +19,13 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri,
     header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, RETRY_AFTER},
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 pub use self::{learning::Asked, relay::Relayed};
 use self::{
     learning::Sessions,
     noted::{Book, Noted},
+    patience::{Patience, Waited},
     reading::{Reading, Rulebook, Whole, refused},
     repeat::{Repeats, Turn},
 };
@@ -155,8 +157,11 @@ impl<S: Store, A: App> Intake<S, A> {
             request: Arc::clone(&request),
             claimed: reading.claimed.clone(),
         };
+        let until = reading.patience().and_then(|patience| line.waits_until(patience));
+        let patience = Patience { keys: &keys, until };
         // One that is turned away is kept as a sample of those.
         let sample = || arrival(self.dispatch.next_id(), self.dispatch.next_id());
+        let mut promised = None;
         for round in 0..MOST_ROUNDS {
             let now = if round == 0 { now } else { self.dispatch.clock_now() };
             let view = match self.dispatch.store.load(Want::Transactions(&keys, &reading.claimed.names), now).await {
@@ -200,7 +205,9 @@ impl<S: Store, A: App> Intake<S, A> {
             if is_nothing(&transition) {
                 lines = std::mem::take(&mut transition.history);
             } else {
-                match self.dispatch.commit_for(Some(id), transition).await {
+                // What is acknowledged at once goes in a task of its own.
+                let own = (!matches!(decided.course, Course::Accept(_))).then_some(id);
+                match self.dispatch.commit_for(own, transition).await {
                     Ok(own) => granted = own,
                     Err(CommitError::Conflict) => {
                         tokio::task::yield_now().await;
@@ -219,33 +226,49 @@ impl<S: Store, A: App> Intake<S, A> {
                 Course::Deliver(id) if granted => {
                     // Nobody is before us: the try needs no task of its own, and its outcome no detour.
                     waiter.iter().for_each(Waiter::goes);
-                    let heard = match delivery {
-                        Some(delivery) => Arc::clone(&self.dispatch).attempt(delivery).await,
+                    let waited = match delivery {
+                        Some(delivery) => self.wait_on_own(delivery, patience).await,
                         None => None,
                     };
-                    let Some(heard) = heard else {
-                        // It queues again, and whoever gives it its turn tells what comes of it.
-                        waiter.iter().for_each(Waiter::comes_back);
-                        let Some(heard) = self.still_there(id, waiter).await else { return self.going_down(line) };
-                        line.heard(&heard);
-                        return line.tell(&self.book, reply_of(&heard, true));
+                    let waited = match waited {
+                        Some(waited) => waited,
+                        None => {
+                            // It queues again, and whoever gives it its turn tells what comes of it.
+                            waiter.iter().for_each(Waiter::comes_back);
+                            self.still_there(id, waiter, patience).await.unwrap_or(Waited::GoesDown)
+                        }
                     };
-                    drop(waiter);
-                    line.heard(&heard);
-                    return line.tell(&self.book, reply_own(heard));
+                    return self.tell(waited, true, &reading, line);
                 }
-                Course::Deliver(_) => {
-                    let Some(heard) = wait(waiter).await else { return self.going_down(line) };
-                    line.heard(&heard);
-                    return line.tell(&self.book, reply_of(&heard, true));
+                Course::Deliver(id) => {
+                    let waited = self.wait(id, waiter, patience).await;
+                    return self.tell(waited, true, &reading, line);
                 }
+                Course::Accept(_) => return self.tell(Waited::Acknowledged, true, &reading, line),
                 Course::Wait(id) => {
                     // It may have ended between the look and the wait.
-                    let Some(heard) = self.still_there(id, waiter).await else { continue };
+                    let Some(waited) = self.still_there(id, waiter, patience).await else { continue };
                     self.dispatch.store.note(lines);
-                    return line.tell(&self.book, reply_of(&heard, false));
+                    return self.tell(waited, false, &reading, line);
                 }
-                Course::Again(id) => _ = self.still_there(id, waiter).await,
+                Course::Again(id) if keys.len() > 1 => match self.still_there(id, waiter, patience).await {
+                    Some(Waited::NoStore(error)) => return self.no_store(&error, line),
+                    // That one is ours now; whatever else is in the batch has to be so too, or to be known.
+                    Some(Waited::Acknowledged) if promised != Some(id) => promised = Some(id),
+                    Some(Waited::Acknowledged) => return self.too_long(line),
+                    _ => {}
+                },
+                // It tells something else than what it waits for: a promise about that would not be about this.
+                Course::Again(id) => {
+                    let end = Box::pin(self.still_there(id, waiter, Patience { until: None, ..patience }));
+                    let Some(until) = until else {
+                        end.await;
+                        continue;
+                    };
+                    if timeout_at(until, end).await.is_err() {
+                        return self.too_long(line);
+                    }
+                }
                 Course::Replay(answer) => return line.tell(&self.book, reply_with(&answer)),
                 Course::Ack => return line.tell(&self.book, reply_ack(&reading.provider.ack)),
                 Course::Retryable | Course::Keep => {
@@ -260,12 +283,34 @@ impl<S: Store, A: App> Intake<S, A> {
     }
 
     /// Waits on a delivery that may have ended between the look and the wait.
-    async fn still_there(&self, id: LeaseId, waiter: Option<Waiter<S, A>>) -> Option<Arc<Heard>> {
+    async fn still_there(&self, id: LeaseId, waiter: Option<Waiter<S, A>>, patience: Patience<'_>) -> Option<Waited> {
         let now = self.dispatch.clock_now();
         let view = self.dispatch.store.load(Want::Delivery(id), now).await.ok()?;
         // What has come to an end in between and goes on later tells nobody for now.
         view.delivery(id).filter(|delivery| delivery.is_under_way())?;
-        wait(waiter).await
+        Some(self.wait(id, waiter, patience).await)
+    }
+
+    /// Says what came of waiting on a delivery, which is the caller's `own` or another's.
+    fn tell(&self, waited: Waited, own: bool, reading: &Reading, mut line: Noted<'_>) -> Reply<A::Body> {
+        match waited {
+            Waited::Own(heard) => {
+                line.heard(&heard);
+                line.tell(&self.book, reply_own(heard))
+            }
+            Waited::Heard(heard) => {
+                if own {
+                    line.heard(&heard);
+                }
+                line.tell(&self.book, reply_of(&heard, own))
+            }
+            Waited::Acknowledged => {
+                line.acknowledged();
+                line.tell(&self.book, reply_ack(&reading.provider.ack))
+            }
+            Waited::GoesDown => self.going_down(line),
+            Waited::NoStore(error) => self.no_store(&error, line),
+        }
     }
 
     /// What a callback meets whose signature is wrong, or of which nobody can tell what it is about.
@@ -361,6 +406,10 @@ impl<S: Store, A: App> Intake<S, A> {
         // The store has said so once, and `/readyz` goes on saying it.
         tracing::debug!(%error, "a callback is refused because the store can't be used");
         line.decision(Decision::Overflow, error.to_string());
+        line.tell(&self.book, plain(StatusCode::SERVICE_UNAVAILABLE, RETRYABLE))
+    }
+
+    fn too_long(&self, line: Noted<'_>) -> Reply<A::Body> {
         line.tell(&self.book, plain(StatusCode::SERVICE_UNAVAILABLE, RETRYABLE))
     }
 
@@ -504,10 +553,6 @@ impl<S: Store, A: App> Intake<S, A> {
         }
         claimed
     }
-}
-
-async fn wait<S: Store, A: App>(waiter: Option<Waiter<S, A>>) -> Option<Arc<Heard>> {
-    waiter?.heard().await
 }
 
 fn is_nothing(transition: &Transition) -> bool {

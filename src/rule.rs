@@ -47,6 +47,15 @@ const RETENTION_MARGIN: Duration = Duration::from_secs(24 * 3600);
 /// How much of the provider's time limit a hold always leaves.
 const HOLD_MARGIN: Duration = Duration::from_secs(1);
 
+/// How much of the provider's time limit is left for an acknowledgement of ours to get there.
+const ANSWER_MARGIN: Duration = Duration::from_secs(1);
+
+/// How long a provider waits with some certainty: the default of `answer_within` where the engine is durable.
+#[must_use]
+pub fn answers_within(provider: &Provider) -> Duration {
+    provider.answer_limit.saturating_sub(ANSWER_MARGIN).max(provider.answer_limit / 2)
+}
+
 /// One rule: what it matches, and what it chooses.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Rule {
@@ -306,6 +315,7 @@ impl Rules {
         if let Some(provider) = provider {
             policy.retention = policy.retention.max(provider.retry_span + RETENTION_MARGIN);
             policy.hold = policy.hold.min(provider.answer_limit / 2);
+            policy.answer_within = policy.answer_within.map(|longest| longest.min(answers_within(provider)));
         }
         // The last is laid first, so that the first one to set a key decides.
         for rule in self.those(matching).collect::<Vec<_>>().into_iter().rev() {

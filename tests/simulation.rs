@@ -41,7 +41,7 @@ use oncegate::{
         effect::{Act, Change, Input, Transition, View},
         history::{Deed, Line},
         lock::LeaseId,
-        policy::{LockBy, OnUnknown, Order, Policy, Retry},
+        policy::{AnswerBy, LockBy, OnUnknown, Order, Policy, Retry},
         state::{Delivery, StoredRequest},
     },
 };
@@ -94,6 +94,7 @@ struct Told {
     refused: usize,
     learned: usize,
     late: usize,
+    acknowledged: usize,
     longest: Duration,
 }
 
@@ -105,6 +106,7 @@ impl Told {
         self.refused += other.refused;
         self.learned += other.learned;
         self.late += other.late;
+        self.acknowledged += other.acknowledged;
         self.acts.iter_mut().zip(other.acts).for_each(|(all, one)| *all += one);
         self.longest = self.longest.max(other.longest);
         other.decisions.iter().for_each(|(what, count)| *self.decisions.entry(what.clone()).or_default() += count);
@@ -118,6 +120,7 @@ impl Told {
             && people
             && self.learned > 0
             && self.late > 0
+            && self.acknowledged > 0
             && decisions.iter().all(|what| self.decisions.contains_key(*what))
     }
 }
@@ -673,6 +676,8 @@ fn some_policy(chance: &mut Chance) -> Policy {
         order: chance.of(&[Order::Passing, Order::Passing, Order::Strict]),
         review_retryable: seconds(chance.of(&[5, 3600])),
         retry: Retry { first: seconds(1), longest: seconds(8), attempts: chance.of(&[3, 6, 12]) },
+        answer: if chance.one_in(6) { AnswerBy::Accept } else { AnswerBy::Upstream },
+        answer_within: chance.of(&[None, None, Some(1), Some(4)]).map(seconds),
         ..Policy::default()
     }
 }
@@ -874,6 +879,8 @@ async fn play(seed: u64) -> (Vec<String>, Told) {
     let page = metrics.render();
     let figure = |name: &str| page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<usize>().ok());
     told.learned = figure("oncegate_joined_total{by=\"learned\"}").unwrap();
+    told.acknowledged = figure("oncegate_acknowledged_total{by=\"accept\"}").unwrap()
+        + figure("oncegate_acknowledged_total{by=\"answer_within\"}").unwrap();
     told.late = figure("oncegate_late_link_total").unwrap();
     told.forwards = world.forwards.lock().unwrap().len();
     told.unknown = *world.unknown.lock().unwrap();

@@ -151,6 +151,7 @@ pub fn line(number: u64, line: &Line) -> Value {
             say("status", status.map(|status| status.as_u16()).into());
             say("why", why.as_deref().into());
         }
+        What::Acknowledged => say("what", "acknowledged".into()),
         What::Trailing => say("what", "trailing".into()),
         What::Dropped => say("what", "dropped".into()),
         What::Acted { deed, who, why } => {

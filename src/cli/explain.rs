@@ -9,6 +9,7 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::Context;
@@ -28,7 +29,7 @@ use crate::{
         arrival::{Arrival, Course, Decided, Decision, arrive},
         effect::{Ending, Input},
         lock::LeaseId,
-        policy::{OnUnknown, Policy, Treatment},
+        policy::{AnswerBy, OnUnknown, Policy, Treatment},
         state::{Phase, StoredRequest},
         transition::apply,
     },
@@ -186,7 +187,7 @@ impl Explainer {
             claimed: reading.claimed.clone(),
         };
         let (decided, transition) = arrive(&view, arrival, self.at);
-        if matches!(decided.course, Course::Deliver(_) | Course::Shadow) {
+        if matches!(decided.course, Course::Deliver(_) | Course::Accept(_) | Course::Shadow) {
             self.store.commit(transition, self.at).await?;
             self.accept(id).await?;
         }
@@ -282,6 +283,8 @@ fn policy_fields(policy: &Policy) -> Value {
         "quiet": time(policy.quiet),
         "return_wait": time(policy.return_wait),
         "timeout": time(policy.timeout),
+        "answer": match policy.answer { AnswerBy::Upstream => "upstream", AnswerBy::Accept => "accept" },
+        "answer_within": policy.patience().filter(|within| *within != Duration::MAX).map(time),
         "success": policy.success.as_ref().map(|success| success.source()),
         "on_unknown": match policy.on_unknown { OnUnknown::Resend => "resend", OnUnknown::Review => "review" },
         "on_unverified": treatment(policy.on_unverified),

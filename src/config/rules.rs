@@ -4,8 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     keys,
+    options::Engine,
     provider::World,
-    report::{Effective, Origin, Report, Source},
+    report::{Effective, Finding, Origin, Report, Source},
     section::{Document, Section, rows},
     setting::{Identity, Problem, Setting, Word},
     tree::{Node, Table},
@@ -19,7 +20,7 @@ use crate::{
         generic::GENERIC,
     },
     rule::{Aliases, Choices, Learn, Matcher, ProviderChoice, RULES_MAX, Rule, learn::AnswerPlace, path::Template},
-    transaction::policy::{IdentityBy, OnUnknown, Policy},
+    transaction::policy::{AnswerBy, IdentityBy, OnUnknown, Policy},
 };
 
 /// The longest name of a rule: it is a label in every metric.
@@ -58,6 +59,7 @@ pub fn defaults(base: &Policy) -> Vec<Effective> {
         ("return_wait", base.return_wait.show()),
         ("review_retryable", base.review_retryable.show()),
         ("timeout", base.timeout.show()),
+        ("answer", base.answer.show()),
         ("order", base.order.show()),
         ("retry", base.retry.show()),
         ("on_duplicate", base.on_duplicate.show()),
@@ -170,8 +172,10 @@ fn choices(section: &mut Section<'_>, table: &Table, sole: &str, world: &World<'
         Some(Identity::Places(places)) => (Some(IdentityBy::Places), Some(places)),
         None => (None, None),
     };
-    answers(section);
+    let (answer, answer_within) = answers(section);
     Choices {
+        answer,
+        answer_within,
         channel: section.find("channel"),
         provider: section.find_with("provider", |node| provider(node, world)),
         reference: section.find_with("reference", some),
@@ -229,26 +233,33 @@ fn on_unknown(section: &mut Section<'_>) -> Option<OnUnknown> {
     choice.map(|(choice, _)| choice)
 }
 
-/// The ways of answering that need an engine which survives us.
-fn answers(section: &mut Section<'_>) {
-    let (answer, within) = (section.find::<Answer>("answer"), section.find::<Duration>("answer_within"));
-    let why = "the memory engine forgets what it has acknowledged when the process ends";
-    if answer == Some(Answer::Accept) {
-        section.fault("answer", why, "write \"upstream\"; durable engines come with a later version");
-    }
-    if within.is_some() {
-        section.fault("answer_within", why, "leave it out; durable engines come with a later version");
-    }
+/// The ways of answering that need an engine which survives us are looked at when it is known which one there is.
+fn answers(section: &mut Section<'_>) -> (Option<AnswerBy>, Option<Duration>) {
+    (section.find("answer"), section.find_with("answer_within", positive))
 }
 
-#[derive(Clone, Copy, PartialEq)]
-enum Answer {
-    Upstream,
-    Accept,
-}
-
-impl Word for Answer {
-    const WORDS: &'static [(&'static str, Self)] = &[("upstream", Self::Upstream), ("accept", Self::Accept)];
+/// What the memory engine can't promise.
+pub fn check_engine(rules: &[Placed], engine: &Engine, report: &mut Report) {
+    if *engine != Engine::Memory {
+        return;
+    }
+    for placed in rules {
+        let choices = &placed.rule.choices;
+        let accepts = choices.answer == Some(AnswerBy::Accept);
+        let keys = [
+            ("answer", accepts, "write \"upstream\", or engine = \"embedded\" under [store]"),
+            (
+                "answer_within",
+                choices.answer_within.is_some(),
+                "leave it out, or write engine = \"embedded\" under [store]",
+            ),
+        ];
+        for (key, _, remedy) in keys.into_iter().filter(|(_, set, _)| *set) {
+            let (origin, path) = placed.key(key, report);
+            let message = "the memory engine forgets what it has acknowledged when the process ends".to_owned();
+            report.faults.push(Finding { origin, path, message, remedy: remedy.to_owned() });
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq)]

@@ -20,7 +20,7 @@ use crate::{
         matcher::{HeaderPattern, HostPattern},
     },
     transaction::policy::{
-        IdentityBy, LockBy, OnDuplicate, OnRepeatReturn, OnUnknown, Order, Policy, Retry, Treatment,
+        AnswerBy, IdentityBy, LockBy, OnDuplicate, OnRepeatReturn, OnUnknown, Order, Policy, Retry, Treatment,
     },
 };
 
@@ -104,6 +104,10 @@ impl Word for Treatment {
 impl Word for OnDuplicate {
     const WORDS: &'static [(&'static str, Self)] =
         &[("replay", Self::Replay), ("forward", Self::Forward), ("ack", Self::Ack), ("refuse", Self::Refuse)];
+}
+
+impl Word for AnswerBy {
+    const WORDS: &'static [(&'static str, Self)] = &[("upstream", Self::Upstream), ("accept", Self::Accept)];
 }
 
 impl Word for OnUnknown {

@@ -540,6 +540,28 @@ fn unsafe_windows_are_warned_of() {
 }
 
 #[test]
+fn who_waits_too_long_is_acknowledged_in_time_where_the_engine_survives() {
+    let engine = "[store]\nengine = 'embedded'\npath = 'data'\n";
+    let rule = "[[rule]]\npath = '/x'\nprovider = 'mollie'\n";
+    let event = Event::default();
+    let patience = |text: &str| {
+        let config = config(text);
+        policy(&config, "POST", "/x", &[], Some((&MOLLIE, &event))).patience().map(|patience| patience.as_secs())
+    };
+    assert_eq!(patience(rule), None, "memory forgets what it has promised");
+    assert_eq!(patience(&format!("{engine}{rule}")), Some(14));
+    assert_eq!(patience(&format!("{engine}{rule}answer_within = '3s'")), Some(3));
+    assert_eq!(patience(&format!("{engine}{rule}answer = 'accept'")), Some(0));
+    let told = |keys: &str| warnings(&format!("{engine}{rule}{keys}"));
+    assert_eq!(told("hold = '9s'\nlinger = '9s'"), Vec::<String>::new(), "it does not hang up");
+    assert!(told("answer_within = '15s'")[0].contains("mollie waits 15s for an answer, and would hear ours after 15s"));
+    assert_eq!(told("answer_within = '14s'"), Vec::<String>::new());
+    let faults = |text: &str| load(text).faults.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let told = faults(&format!("{rule}answer = 'accept'\n"));
+    assert!(told[0].starts_with("test.toml:4: rule[0].answer: the memory engine forgets"), "{told:?}");
+}
+
+#[test]
 fn windows_are_compared_with_the_providers_that_one_has() {
     let told = |text: &str| {
         let world = World { providers: crate::provider::PROVIDERS, ..world() };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    options::UpstreamOptions,
+    options::{Engine, UpstreamOptions},
     provider::World,
     report::{Effective, Finding, Origin, Report, Source},
 };
@@ -11,7 +11,7 @@ use crate::{
     expression::Expression,
     provider::contract::Provider,
     rule::{ProviderChoice, Rule},
-    transaction::policy::Policy,
+    transaction::policy::{AnswerBy, Policy},
 };
 
 /// Where a rule stands, and what it says.
@@ -24,9 +24,20 @@ pub struct Placed {
     pub rule: Rule,
 }
 
-/// The policy where nothing is set.
-pub fn base_policy(upstream: &UpstreamOptions) -> Policy {
-    Policy { timeout: upstream.timeout, quiet: upstream.timeout, ..Policy::default() }
+impl Placed {
+    /// Where this key of the rule stands, and its path; the rule itself where it has no such key.
+    pub fn key(&self, key: &str, report: &Report) -> (Origin, String) {
+        let path = format!("{}.{key}", self.path);
+        let set = |value: &&Effective| value.path == path && value.origin.source == self.origin.source;
+        let origin = report.effective.iter().find(set).map_or(&self.origin, |value| &value.origin).clone();
+        (origin, path)
+    }
+}
+
+/// The policy where nothing is set. Where we survive what we acknowledge, nobody waits beyond his provider's time limit.
+pub fn base_policy(upstream: &UpstreamOptions, engine: &Engine) -> Policy {
+    let answer_within = (*engine != Engine::Memory).then_some(Duration::MAX);
+    Policy { timeout: upstream.timeout, quiet: upstream.timeout, answer_within, ..Policy::default() }
 }
 
 /// Compares the windows of each of the user's rules with what its providers do; those of a preset are made for them.
@@ -40,9 +51,7 @@ pub fn check(
     let own = || rules.iter().filter(|placed| !matches!(placed.origin.source, Source::Preset(_)));
     for placed in own() {
         let mut warn = |key: &str, message: String, remedy: &str| {
-            let path = format!("{}.{key}", placed.path);
-            let set = |value: &&Effective| value.path == path && value.origin.source == placed.origin.source;
-            let origin = report.effective.iter().find(set).map_or(&placed.origin, |value| &value.origin).clone();
+            let (origin, path) = placed.key(key, report);
             report.warnings.push(Finding { origin, path, message, remedy: remedy.to_owned() });
         };
         let choices = &placed.rule.choices;
@@ -55,13 +64,24 @@ pub fn check(
             let message = format!("{} delivers again for up to {span}, but is remembered for {kept}", provider.name);
             warn("retention", message, "keep it longer, or a late redelivery is taken for new");
         }
+        if let Some(within) = choices.answer_within
+            && let Some(provider) = hangs_up(&placed.rule, &providers, configured, |_| within)
+        {
+            let (within, limit) = (show(within), show(provider.answer_limit));
+            let message = format!("{} waits {limit} for an answer, and would hear ours after {within}", provider.name);
+            warn("answer_within", message, "shorten it, or leave it out: then it is just below that limit");
+        }
         let ahead = |provider: &Provider| {
             let met = own().filter(|other| may_meet(&other.rule, provider));
             met.filter_map(|other| other.rule.choices.linger).max().unwrap_or(base.linger)
         };
         let wait =
             |provider: &Provider| choices.hold.unwrap_or(base.hold) + choices.linger.unwrap_or_else(|| ahead(provider));
-        if (choices.hold.is_some() || choices.linger.is_some())
+        // Whoever hears our acknowledgement in time does not hang up.
+        let acknowledges = choices.answer == Some(AnswerBy::Accept) || choices.answer_within.is_some();
+        if !acknowledges
+            && base.answer_within.is_none()
+            && (choices.hold.is_some() || choices.linger.is_some())
             && let Some(provider) = hangs_up(&placed.rule, &providers, configured, wait)
         {
             let (sum, limit) = (show(wait(provider)), show(provider.answer_limit));

@@ -49,6 +49,7 @@ pub struct Noted<'r> {
     pub why: Cow<'r, str>,
     source: IpAddr,
     started: Instant,
+    acknowledged: bool,
     /// How long the app took, and what it answered, where it was asked for this very callback.
     app: Option<(Duration, StatusCode)>,
 }
@@ -56,7 +57,8 @@ pub struct Noted<'r> {
 impl<'r> Noted<'r> {
     /// Begins the notes.
     pub fn new(reading: &'r Reading, source: IpAddr) -> Self {
-        Self { reading, decisions: Vec::new(), why: Cow::Borrowed(""), source, started: Instant::now(), app: None }
+        let (decisions, why, started) = (Vec::new(), Cow::Borrowed(""), Instant::now());
+        Self { reading, decisions, why, source, started, acknowledged: false, app: None }
     }
 
     /// One decision on the callback as a whole.
@@ -82,6 +84,18 @@ impl<'r> Noted<'r> {
         }
     }
 
+    /// When its sender has waited so long; never, where that is beyond all time.
+    pub fn waits_until(&self, patience: Duration) -> Option<Instant> {
+        self.started.checked_add(patience)
+    }
+
+    /// Its sender hears success before the app has it.
+    pub fn acknowledged(&mut self) {
+        self.acknowledged = true;
+        let why = std::mem::take(&mut self.why);
+        self.why = format!("{why}; acknowledged, and the work goes on behind it").into();
+    }
+
     /// Ends the notes with what the caller hears, which says what was decided.
     pub fn tell<B>(self, book: &Book, mut response: Response<Bytes>) -> Reply<B> {
         if let (Channel::Webhook, Some(decision)) = (self.reading.claimed.channel, self.leading()) {
@@ -94,6 +108,9 @@ impl<'r> Noted<'r> {
     /// Ends the notes with the status that the caller hears.
     pub fn end(&self, book: &Book, answered: StatusCode) {
         book.count(self);
+        if self.acknowledged {
+            book.metrics.count_acknowledged(self.reading.patience() == Some(Duration::ZERO));
+        }
         let waited = self.started.elapsed();
         if let Some((took, _)) = self.app {
             book.metrics.added_latency_seconds.observe(waited.saturating_sub(took).as_secs_f64());

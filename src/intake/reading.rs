@@ -6,6 +6,7 @@ use std::{
     collections::HashMap,
     net::IpAddr,
     sync::{Arc, LazyLock},
+    time::Duration,
 };
 
 use http::{HeaderMap, Method, Uri};
@@ -223,6 +224,12 @@ impl Reading {
             policy: Arc::clone(&statement.policy),
         };
         self.statements.iter().flatten().map(arriving).collect()
+    }
+
+    /// How long its sender waits before he hears his own acknowledgement: of several events, the least patient speaks.
+    #[must_use]
+    pub fn patience(&self) -> Option<Duration> {
+        self.statements.iter().flatten().filter_map(|statement| statement.policy.patience()).min()
     }
 
     /// Names that this callback, signed as it is, vouches to belong together.

@@ -11,7 +11,7 @@ use crate::{
     },
     rule::learn::Learn,
     transaction::policy::{
-        IdentityBy, LockBy, OnDuplicate, OnRepeatReturn, OnUnknown, Order, Policy, Retry, Treatment,
+        AnswerBy, IdentityBy, LockBy, OnDuplicate, OnRepeatReturn, OnUnknown, Order, Policy, Retry, Treatment,
     },
 };
 
@@ -77,6 +77,8 @@ pub struct Choices {
     pub return_wait: Option<Duration>,
     pub review_retryable: Option<Duration>,
     pub timeout: Option<Duration>,
+    pub answer: Option<AnswerBy>,
+    pub answer_within: Option<Duration>,
     pub success: Option<Arc<Expression>>,
     pub order: Option<Order>,
     pub retry: Option<Retry>,
@@ -146,6 +148,8 @@ impl Choices {
         lay(&mut policy.return_wait, self.return_wait.as_ref());
         lay(&mut policy.review_retryable, self.review_retryable.as_ref());
         lay(&mut policy.timeout, self.timeout.as_ref());
+        lay(&mut policy.answer, self.answer.as_ref());
+        policy.answer_within = self.answer_within.or(policy.answer_within);
         if let Some(success) = &self.success {
             policy.success = Some(Arc::clone(success));
         }

@@ -231,6 +231,13 @@ impl Inner {
         let settled = |fate: &Fate| matches!(fate, Fate::Settled { .. });
         let told = view.transactions.iter().filter(|(_, t)| t.claims.iter().any(|claim| settled(&claim.fate)));
         let mut writing = false;
+        // Who brings again what is owed, or waits for a person, may hear success too.
+        for delivery in view.deliveries.iter().filter(|delivery| delivery.owed || delivery.in_review().is_some()) {
+            if self.noted.deliveries.contains(&delivery.id) {
+                return Some(self.wait(shared));
+            }
+            writing |= self.writing.as_ref().is_some_and(|(noted, _)| noted.deliveries.contains(&delivery.id));
+        }
         for (key, _) in told {
             if self.noted.transactions.contains(key) {
                 return Some(self.wait(shared));

@@ -84,6 +84,7 @@ pub struct Metrics {
     deliveries: Family<DeliveryLabels, Counter>,
     joined: Family<JoinedLabels, Counter>,
     joined_by: [Counter; JOINED_BY.len()],
+    acknowledged: [Counter; 2],
     requests: [Counter; 2],
     lock_wait: Channels<Histogram>,
     /// From an attempt's first byte to the end of its answer.
@@ -157,6 +158,12 @@ impl Metrics {
         of.add("upstream_connects", "New connections to the app, by whether they came to stand", connects.clone());
         let joined = Family::<JoinedLabels, Counter>::default();
         let joined_by = JOINED_BY.map(|by| joined.get_or_create_owned(&JoinedLabels { by }));
+        let acknowledged = Family::<JoinedLabels, Counter>::default();
+        of.add(
+            "acknowledged",
+            "Webhooks that were acknowledged before the app had them, by the key that says so",
+            acknowledged.clone(),
+        );
         let mut process = Registry::default();
         process.register_collector(Box::new(Process));
         Self {
@@ -169,6 +176,7 @@ impl Metrics {
             ),
             joined_by,
             joined: of.add("joined", "Callbacks, by how the other channel's names were found", joined),
+            acknowledged: ["accept", "answer_within"].map(|by| acknowledged.get_or_create_owned(&JoinedLabels { by })),
             requests: RequestKind::ALL.map(|kind| requests.get_or_create_owned(&RequestLabels { kind: kind.as_str() })),
             lock_wait: Channels::of(|channel| {
                 lock_wait.get_or_create_owned(&ChannelLabels { channel: channel.as_str() })
@@ -269,6 +277,11 @@ impl Metrics {
             Some(place) => _ = self.joined_by[place].inc(),
             None => _ = self.joined.get_or_create(&JoinedLabels { by: OTHER }).inc(),
         }
+    }
+
+    /// Counts a webhook that was acknowledged before the app had it: at once, or because the app was slow.
+    pub fn count_acknowledged(&self, at_once: bool) {
+        self.acknowledged[usize::from(!at_once)].inc();
     }
 
     /// Notes how many links have come too late since the start.

@@ -7,7 +7,7 @@ use super::{
     history::{Arrived, Line, Reason, What},
     identity::Identified,
     lock::{Claimed, LeaseId},
-    policy::{OnDuplicate, Policy, Treatment},
+    policy::{AnswerBy, OnDuplicate, Policy, Treatment},
     state::{Carried, Claim, Delivery, Fate, Letter, Phase, StoredRequest, Transaction, Window},
 };
 use crate::{
@@ -122,6 +122,8 @@ impl Decision {
 pub enum Course {
     /// It became this delivery; its caller waits for the outcome.
     Deliver(LeaseId),
+    /// It became this delivery, which is owed from the start: its caller hears the provider's own acknowledgement at once.
+    Accept(LeaseId),
     /// Its caller waits for the outcome of this delivery.
     Wait(LeaseId),
     /// It is decided again when this delivery has ended.
@@ -240,6 +242,11 @@ fn find(view: &View, event: &Arriving, now: Timestamp) -> Finding {
         Fate::Settled { answer, .. } => Finding {
             trailing: keys.windowed && event.policy.trailing && !event.policy.shadow,
             ..match event.policy.on_duplicate {
+                OnDuplicate::Replay if event.policy.answer == AnswerBy::Accept => found(
+                    Decision::Replayed,
+                    Course::Ack,
+                    "settled before; hears the acknowledgement that the first one heard",
+                ),
                 OnDuplicate::Replay => {
                     found(Decision::Replayed, Course::Replay(Arc::clone(answer)), "settled before; hears its answer")
                 }
@@ -292,9 +299,22 @@ fn contradicts(event: &Arriving, claim: &Claim) -> bool {
 
 fn find_pending(delivery: &Delivery, claim: &Claim, event: &Arriving, now: Timestamp) -> Finding {
     let policy = &delivery.letter.policy;
+    let windowed = event.identified.windowed;
+    // What is owed is kept and tried again, so that whoever brings it once more hears what its first sender heard.
+    let acknowledged = delivery.owed && event.policy.patience().is_some();
     let (course, why) = match delivery.phase {
         Phase::Held { .. } | Phase::Queued | Phase::InFlight { .. } if contradicts(event, claim) => {
             (Course::Again(delivery.id), "the same event tells another state than the one on its way")
+        }
+        Phase::Held { .. } | Phase::Queued | Phase::InFlight { .. } if acknowledged => {
+            (Course::Ack, "it is on its way, and was acknowledged before")
+        }
+        Phase::Retrying { .. } if acknowledged => {
+            (Course::Ack, "a failed try will be repeated, and it was acknowledged before")
+        }
+        // The try that may have got there knows nothing of what this one may tell.
+        Phase::Unknown { .. } if acknowledged && !windowed => {
+            (Course::Ack, "it is unknown whether the app got it, and it was acknowledged before")
         }
         Phase::Held { .. } => (Course::Wait(delivery.id), "met another in the hold"),
         Phase::Queued => (Course::Wait(delivery.id), "another waits for its turn"),
@@ -309,14 +329,14 @@ fn find_pending(delivery: &Delivery, claim: &Claim, event: &Arriving, now: Times
             (Course::Retryable, "it waits for a person")
         }
         // It may tell of a change, and nobody is to wait for days to hear of it.
-        Phase::Review { .. } if event.identified.windowed => {
+        Phase::Review { .. } if windowed => {
             let why = "it may tell something new, while another waits for a person";
             return Finding { decision: Decision::NewState, course: Course::Unremembered, why, trailing: false };
         }
         Phase::Review { .. } => (Course::Ack, "it waits for a person, who has the request"),
     };
     let in_flight = matches!(delivery.phase, Phase::InFlight { .. });
-    let trailing = in_flight && event.identified.windowed && event.policy.trailing && !event.policy.shadow;
+    let trailing = in_flight && windowed && event.policy.trailing && !event.policy.shadow;
     Finding { decision: Decision::Joined, course, why, trailing }
 }
 
@@ -413,13 +433,23 @@ fn deliver(
     } else {
         Phase::Held { until: now.after(policy.hold) }
     };
+    // One sender hears of the whole: at once, if that is right for all that it brings.
+    let new = arrival.events.iter().zip(findings).filter(|(_, finding)| is_new(finding.decision));
+    let owed = !shadow && new.map(|(event, _)| event.policy.answer).all(|answer| answer == AnswerBy::Accept);
     let id = arrival.id;
-    let delivery = new_delivery(id, arrival, policy, phase, now);
+    let delivery = Delivery { owed, ..new_delivery(id, arrival, policy, phase, now) };
+    if owed {
+        transition.history.extend(delivery.lines(&What::Acknowledged, now));
+    }
     if phase == Phase::Queued {
         queue(view, &delivery, &mut transition);
     }
     transition.deliveries.push(Change::Put(delivery));
-    let course = if shadow { Course::Shadow } else { Course::Deliver(id) };
+    let course = match (shadow, owed) {
+        (true, _) => Course::Shadow,
+        (false, true) => Course::Accept(id),
+        (false, false) => Course::Deliver(id),
+    };
     (Decided { decisions, course, why }, transition)
 }
 

@@ -98,6 +98,8 @@ pub enum Input {
     HoldOver,
     /// The time has come that [`Delivery::due`] named.
     Due,
+    /// Somebody who waited long enough is about to be told success: from here on the retry is ours.
+    Owe,
     /// The connection to the app stands and the lease is held; the first byte goes out after the commit.
     Sending,
     /// A try ended; `attempt` is the fencing token.

@@ -41,6 +41,8 @@ pub enum What {
         /// The reason, where there is no answer.
         why: Option<Box<str>>,
     },
+    /// Its sender heard success before the app had it: from here on the retry is ours.
+    Acknowledged,
     /// One more delivery follows at the window's end.
     Trailing,
     /// It came to nothing: nobody is left for whom it stood.

@@ -58,6 +58,15 @@ pub enum OnDuplicate {
     Refuse,
 }
 
+/// Whose word a webhook's sender hears.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnswerBy {
+    /// The app's, as long as it speaks within `answer_within`.
+    Upstream,
+    /// The provider's own acknowledgement, at once; the app is told behind it.
+    Accept,
+}
+
 /// What follows when nobody knows whether the app got a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnUnknown {
@@ -121,6 +130,10 @@ pub struct Policy {
     pub return_wait: Duration,
     /// How long the app may take over an answer.
     pub timeout: Duration,
+    /// See [`AnswerBy`].
+    pub answer: AnswerBy,
+    /// How long a sender waits for the app before he hears his own acknowledgement; for ever where there is none.
+    pub answer_within: Option<Duration>,
     /// What the app's answer must satisfy to count as a success; a 2xx status where nothing is said.
     pub success: Option<Arc<Expression>>,
     /// See [`OnDuplicate`].
@@ -148,6 +161,15 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// How long a sender waits for the app before he hears his own acknowledgement; `None` where he never does.
+    #[must_use]
+    pub const fn patience(&self) -> Option<Duration> {
+        match self.answer {
+            AnswerBy::Accept => Some(Duration::ZERO),
+            AnswerBy::Upstream => self.answer_within,
+        }
+    }
+
     /// Whether this answer of the app says that it has taken the callback in: `success`, else any 2xx status. An
     /// expression that fails on it says no.
     #[must_use]
@@ -173,6 +195,8 @@ impl Default for Policy {
             quiet: Duration::from_secs(60),
             return_wait: Duration::from_secs(30),
             timeout: Duration::from_secs(60),
+            answer: AnswerBy::Upstream,
+            answer_within: None,
             success: None,
             on_duplicate: OnDuplicate::Replay,
             on_unknown: OnUnknown::Review,

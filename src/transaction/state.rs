@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Uri};
 
 use super::{
-    history::Reason,
+    history::{Line, Reason, What},
     lock::{Claimed, LeaseId},
     policy::Policy,
 };
@@ -259,6 +259,23 @@ impl Delivery {
             Phase::Held { .. } | Phase::Queued | Phase::InFlight { .. } => true,
             Phase::Unknown { .. } | Phase::Retrying { .. } | Phase::Review { .. } => false,
         }
+    }
+
+    /// Whether it carries anything that does not tell what happened.
+    pub(super) fn tells_nothing(&self) -> bool {
+        self.letter.events.iter().any(|event| event.windowed)
+    }
+
+    /// A line in the history of each transaction that it carries something of.
+    pub(super) fn lines(&self, what: &What, now: Timestamp) -> impl Iterator<Item = Line> {
+        let line = move |transaction| Line {
+            at: now,
+            transaction,
+            delivery: Some(self.id),
+            attempt: self.attempts,
+            what: what.clone(),
+        };
+        self.letter.transactions().map(line)
     }
 
     /// The wait before the next try of ours: doubling, with up to an eighth taken off so that many do not come at once.

@@ -8,11 +8,11 @@ use proptest::prelude::*;
 
 use super::{
     arrival::{Arrival, Arriving, Course, Decided, Decision, arrive},
-    effect::{Act, Change, Effect, Ending, Input, LockChange, Transition, View},
-    history::{Deed, Outcome, Reason, What},
+    effect::{Act, Change, Durable, Effect, Ending, Input, LockChange, Transition, View},
+    history::{Deed, Line, Outcome, Reason, What},
     identity::{Scope, identify},
     lock::{Claimed, Era, LeaseId, LockName},
-    policy::{IdentityBy, OnDuplicate, OnUnknown, Order, Policy, Retry, Treatment},
+    policy::{AnswerBy, IdentityBy, OnDuplicate, OnUnknown, Order, Policy, Retry, Treatment},
     state::{Delivery, Fate, Phase, StoredRequest, Transaction},
     transition::{Refused, apply},
 };
@@ -123,9 +123,7 @@ impl Gate {
         self.last = transition;
     }
 
-    fn arrives(&mut self, events: &[Event]) -> (LeaseId, Decided) {
-        self.next += 2;
-        let (id, next) = (LeaseId(self.next), LeaseId(self.next + 1));
+    fn arrival(&self, id: LeaseId, next: LeaseId, events: &[Event]) -> Arrival {
         let scope = Scope { upstream: "http://app", host: None, segments: &[] };
         let arriving = |event: &Event| Arriving {
             identified: identify(&scope, "test", event, self.policy.identity, b"", &[]),
@@ -142,7 +140,7 @@ impl Gate {
             headers: HeaderMap::new(),
             body: Bytes::new(),
         };
-        let arrival = Arrival {
+        Arrival {
             id,
             next,
             events: events.iter().map(arriving).collect(),
@@ -157,7 +155,13 @@ impl Gate {
                 exclusive: false,
                 era: Era(0),
             },
-        };
+        }
+    }
+
+    fn arrives(&mut self, events: &[Event]) -> (LeaseId, Decided) {
+        self.next += 2;
+        let id = LeaseId(self.next);
+        let arrival = self.arrival(id, LeaseId(self.next + 1), events);
         let (decided, transition) = arrive(&self.view, arrival, self.now);
         self.commit(transition);
         (id, decided)
@@ -935,6 +939,154 @@ fn a_line_of_life_tells_what_came_what_was_tried_and_how_it_ended() {
     assert_eq!(Outcome::Unknown.as_str(), "unknown");
 }
 
+// ------------------------------------------------------------------------------------------------ acknowledged first
+
+/// A gate that says success before the app has.
+fn accepting() -> Gate {
+    Gate::new(|policy| (policy.answer, policy.hold) = (AnswerBy::Accept, secs(1)))
+}
+
+#[test]
+fn what_is_accepted_is_ours_from_the_first_commit_on_and_that_is_waited_for() {
+    let mut gate = accepting();
+    let (id, decision, course) = gate.comes(&numbered("e1"));
+    assert_eq!((decision, course), (Decision::First, Course::Accept(id)));
+    assert!(gate.view.delivery(id).unwrap().owed && gate.last.waits(Durable::Claim));
+    let lines: Vec<_> = gate.last.history.iter().map(|line| &line.what).collect();
+    assert!(matches!(lines[..], [What::Arrived(_), What::Acknowledged]), "{lines:?}");
+}
+
+#[test]
+fn who_brings_again_what_was_acknowledged_hears_the_acknowledgement_again_in_every_phase() {
+    let mut gate = accepting();
+    gate.policy.on_unknown = OnUnknown::Resend;
+    let event = numbered("e1");
+    let (id, ..) = gate.comes(&event);
+    let meets = |gate: &mut Gate, phase: &str| {
+        let (_, _, course) = gate.comes(&event);
+        assert_eq!(course, Course::Ack, "{phase}");
+    };
+    meets(&mut gate, "held");
+    gate.passes(secs(1)).does(id, Input::Due);
+    meets(&mut gate, "queued");
+    gate.does(id, Input::Sending);
+    meets(&mut gate, "in flight");
+    gate.does(id, rejected(1));
+    meets(&mut gate, "retrying");
+    gate.passes(secs(60)).does(id, Input::Due).does(id, Input::Sending).does(id, unknown(2));
+    meets(&mut gate, "unknown");
+    gate.passes(secs(60)).does(id, Input::Due).does(id, Input::Sending).does(id, accepted(3));
+    meets(&mut gate, "settled");
+    // Who does not know of acknowledgements waits for the app, as ever.
+    let mut gate = accepting();
+    let (id, ..) = gate.comes(&event);
+    gate.policy.answer = AnswerBy::Upstream;
+    assert_eq!(gate.comes(&event).2, Course::Wait(id));
+}
+
+#[test]
+fn what_is_accepted_is_tried_again_and_shown_to_a_person_after_the_last_try() {
+    let mut gate = accepting();
+    let (id, ..) = gate.comes(&numbered("e1"));
+    gate.passes(secs(1)).does(id, Input::Due);
+    for (attempt, ending) in [rejected(1), not_sent(2)].into_iter().enumerate() {
+        if attempt == 0 {
+            gate.does(id, Input::Sending);
+        }
+        gate.does(id, ending);
+        let Some(Phase::Retrying { at }) = gate.phase(id) else { panic!("{:?}", gate.phase(id)) };
+        let wait = secs(8 << attempt);
+        assert!((wait - wait / 8..=wait).contains(&at.since(gate.now)), "{attempt}: {:?}", at.since(gate.now));
+        gate.now = at;
+        gate.does(id, Input::Due);
+    }
+    gate.does(id, Input::Sending).does(id, rejected(3));
+    assert!(matches!(gate.phase(id), Some(Phase::Review { reason: Reason::Exhausted, .. })));
+}
+
+#[test]
+fn a_batch_is_acknowledged_first_only_where_that_is_right_for_all_that_it_brings() {
+    let mut gate = accepting();
+    let (id, decided) = gate.arrives(&[numbered("a"), numbered("b")]);
+    assert_eq!(decided.course, Course::Accept(id));
+    let of_both = |answers: [AnswerBy; 2]| {
+        let gate = accepting();
+        let mut arrival = gate.arrival(LeaseId(8), LeaseId(9), &[numbered("a"), numbered("b")]);
+        for (event, answer) in arrival.events.iter_mut().zip(answers) {
+            event.policy = Arc::new(Policy { answer, ..(*event.policy).clone() });
+        }
+        arrive(&gate.view, arrival, gate.now).0.course
+    };
+    assert_eq!(of_both([AnswerBy::Accept, AnswerBy::Upstream]), Course::Deliver(LeaseId(8)));
+    assert_eq!(of_both([AnswerBy::Upstream, AnswerBy::Accept]), Course::Deliver(LeaseId(8)));
+}
+
+#[test]
+fn the_payer_who_has_been_through_ends_the_hold_of_what_was_accepted_too() {
+    let mut gate = accepting();
+    let (id, ..) = gate.comes(&numbered("e1"));
+    gate.does(id, Input::HoldOver);
+    assert_eq!(gate.phase(id), Some(Phase::Queued));
+}
+
+#[test]
+fn whoever_has_waited_long_enough_makes_it_ours_as_long_as_its_end_has_not_been_told() {
+    let mut gate = Gate::new(|policy| policy.hold = secs(1));
+    let (id, ..) = gate.comes(&numbered("e1"));
+    for (phase, next) in [("held", Some(Input::Due)), ("queued", Some(Input::Sending)), ("in flight", None)] {
+        let mut other = gate.clone();
+        other.does(id, Input::Owe);
+        assert!(other.view.delivery(id).unwrap().owed, "{phase}");
+        assert_eq!(other.phase(id), gate.phase(id), "{phase}");
+        assert!(matches!(other.last.history[..], [Line { what: What::Acknowledged, .. }]), "{phase}");
+        // Once more: written, so that who says it waits too, and noted once.
+        other.does(id, Input::Owe);
+        assert!(other.last.waits(Durable::Claim) && other.last.history.is_empty(), "{phase}");
+        if let Some(next) = next {
+            gate.does(id, next);
+        }
+    }
+    let mut gone = gate.clone();
+    gone.does(id, rejected(1));
+    assert_eq!(gone.tries(id, Input::Owe), Err(Refused::Gone), "its failure was told, and theirs is the retry");
+    gate.does(id, unknown(1));
+    assert_eq!(gate.tries(id, Input::Owe), Err(Refused::OutOfTurn));
+}
+
+#[test]
+fn what_was_told_meanwhile_is_not_swallowed_by_a_success_that_comes_late() {
+    // It may tell of a change, and hears success on the strength of the try that follows.
+    let followed = || {
+        let mut gate = Gate::new(|policy| {
+            (policy.answer_within, policy.on_unknown) = (Some(secs(4)), OnUnknown::Resend);
+        });
+        let (id, ..) = gate.comes(&bare());
+        gate.does(id, Input::Sending).does(id, Input::Owe);
+        assert_eq!(gate.comes(&bare()).2, Course::Ack);
+        let next = gate.follower();
+        gate.does(id, unknown(1));
+        assert_eq!(gate.comes(&bare()).2, Course::Retryable, "nothing stands for this one");
+        gate.passes(secs(30)).does(next, Input::Due);
+        (gate, id, next)
+    };
+    let (mut gate, id, next) = followed();
+    gate.does(id, accepted(1));
+    assert_eq!(gate.phase(next), Some(Phase::Held { until: gate.now }), "the app has not heard of it");
+    let (mut gate, id, next) = followed();
+    gate.passes(secs(30)).does(id, Input::Due);
+    assert_eq!(gate.tries(id, accepted(1)), Err(Refused::Fenced), "somebody may have met it in the queue");
+    gate.does(id, Input::Sending);
+    assert_eq!(gate.phase(next), None, "it came before this try");
+    gate.does(id, accepted(2));
+    assert!(gate.view.deliveries.is_empty());
+    let (mut gate, id, next) = followed();
+    gate.view.deliveries.iter_mut().for_each(|delivery| delivery.attempts = 3);
+    gate.passes(secs(30)).does(id, Input::Due);
+    assert!(matches!(gate.phase(id), Some(Phase::Review { reason: Reason::Unknown, .. })));
+    assert_eq!(gate.phase(next), None, "the person has it");
+    assert_eq!(gate.tries(id, accepted(3)), Err(Refused::Fenced), "and decides for all that it stands for");
+}
+
 // ------------------------------------------------------------------------------------------------ shadow, retention
 
 #[test]
@@ -984,7 +1136,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
     let one = prop_oneof![
         4 => prop::collection::vec(event, 1..3).prop_map(Move::Comes),
         2 => (0..40_000_u16).prop_map(Move::Passes),
-        8 => (any::<prop::sample::Index>(), 0..10_u8).prop_map(|(which, what)| Move::Does(which, what)),
+        8 => (any::<prop::sample::Index>(), 0..11_u8).prop_map(|(which, what)| Move::Does(which, what)),
     ];
     prop::collection::vec(one, 1..60)
 }
@@ -998,6 +1150,7 @@ fn input(what: u8, attempt: u32) -> Input {
         6 => unknown(attempt),
         7 => not_sent(attempt + 1),
         8 => Input::HoldOver,
+        10 => Input::Owe,
         _ => act(Deed::ALL[attempt as usize % 3]),
     }
 }
@@ -1023,12 +1176,30 @@ fn holds(gate: &Gate) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// Of whom success was told, what he told is under way, settled or with a person, unless a person threw it away.
+fn kept(gate: &Gate, promised: &Delivery, discarded: bool) -> Result<(), TestCaseError> {
+    if !promised.owed || discarded || gate.view.delivery(promised.id).is_some() {
+        return Ok(());
+    }
+    for event in promised.letter.events.iter().filter(|event| !event.windowed) {
+        let claim = gate.view.transaction(event.transaction).and_then(|t| t.claim(event.identity));
+        // Another may have brought it since, and this one waited for a person.
+        prop_assert!(claim.is_some(), "nobody knows of {event:?} any more");
+    }
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(600))]
     #[test]
-    fn the_laws_hold_whatever_comes(moves in moves(), hold in 0..2_u64, resend in any::<bool>(), shadow in prop::bool::weighted(0.1)) {
+    fn the_laws_hold_whatever_comes(moves in moves(), answer in 0..3_u8, hold in 0..2_u64, resend in any::<bool>(), shadow in prop::bool::weighted(0.1)) {
         let mut gate = Gate::new(|policy| {
             (policy.hold, policy.shadow, policy.retention) = (secs(hold), shadow, secs(100));
+            match answer {
+                0 => policy.answer = AnswerBy::Accept,
+                1 => policy.answer_within = Some(secs(1)),
+                _ => {}
+            }
             policy.on_unknown = if resend { OnUnknown::Resend } else { OnUnknown::Review };
         });
         for one in moves {
@@ -1050,7 +1221,11 @@ proptest! {
                     let twice = [(); 2].map(|()| format!("{:?}", apply(&gate.view, id, input.clone(), gate.now)));
                     prop_assert_eq!(&twice[0], &twice[1]);
                     let before = format!("{:?}", gate.view);
-                    if gate.tries(id, input).is_err() {
+                    let promised = delivery.clone();
+                    let discarded = matches!(&input, Input::Act(act) if act.deed == Deed::Discard);
+                    if gate.tries(id, input).is_ok() {
+                        kept(&gate, &promised, discarded)?;
+                    } else {
                         prop_assert_eq!(before, format!("{:?}", gate.view), "a refused input changes nothing");
                     }
                 }

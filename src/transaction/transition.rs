@@ -59,6 +59,10 @@ pub fn apply(view: &View, id: LeaseId, input: Input, now: Timestamp) -> Result<T
         (Input::Due, Phase::InFlight { .. }) => step.unknown("whoever sent it is gone".to_owned(), None),
         (Input::Due, Phase::Unknown { .. }) => step.quiet_over(),
         (Input::Due, Phase::Queued | Phase::Review { .. }) => return Err(Refused::OutOfTurn),
+        (Input::Owe, Phase::Held { .. } | Phase::Queued | Phase::InFlight { .. }) if !delivery.letter.policy.shadow => {
+            step.owe();
+        }
+        (Input::Owe, _) => return Err(Refused::OutOfTurn),
         (Input::Sending, Phase::Queued) => step.sending(),
         (Input::Sending, _) => return Err(Refused::OutOfTurn),
         // A try that never began is the one after the last that did.
@@ -71,6 +75,10 @@ pub fn apply(view: &View, id: LeaseId, input: Input, now: Timestamp) -> Result<T
             Ending::Unknown(why, answer) => step.unknown(why, answer),
             Ending::Rejected(_) | Ending::NotSent(_) => step.failed(ending),
         },
+        // Whoever was told success after that try may have told of something else, for which this delivery stands too.
+        (Input::Ended { .. }, Phase::Queued | Phase::Review { .. }) if delivery.owed && delivery.tells_nothing() => {
+            return Err(Refused::Fenced);
+        }
         // The sender was taken for dead and was not: its outcome is still the truth about this try, as long as no other
         // was begun, whatever was decided meanwhile.
         (
@@ -112,11 +120,7 @@ impl Step<'_> {
 
     /// A line in the history of each transaction that it carries something of.
     fn note(&mut self, what: &What) {
-        let Delivery { id, attempts, letter, .. } = &self.delivery;
-        for transaction in letter.transactions() {
-            let (at, what) = (self.now, what.clone());
-            self.out.history.push(Line { at, transaction, delivery: Some(*id), attempt: *attempts, what });
-        }
+        self.out.history.extend(self.delivery.lines(what, self.now));
     }
 
     fn transaction(&mut self, key: Key) -> &mut Transaction {
@@ -175,6 +179,16 @@ impl Step<'_> {
         self.enqueue();
     }
 
+    /// Somebody is about to be told success on its account.
+    fn owe(&mut self) {
+        if !self.delivery.owed {
+            self.delivery.owed = true;
+            self.note(&What::Acknowledged);
+        }
+        // Written though it may stay as it is, so that whoever tells it waits until it is durable.
+        self.out.deliveries.push(Change::Put(self.delivery.clone()));
+    }
+
     fn sending(&mut self) {
         if self.view.late {
             // It is in the way of some of whom nobody knew when it was queued: so it queues again, under all its names.
@@ -182,6 +196,10 @@ impl Step<'_> {
             return self.put(Phase::Queued);
         }
         let policy = Arc::clone(&self.delivery.letter.policy);
+        if self.delivery.attempts > 0 {
+            // What they stand for came before this try, which tells the app of it.
+            self.drop_followers();
+        }
         self.delivery.attempts += 1;
         let window_ends = self.now.after(policy.collapse_window);
         let id = self.delivery.id;
@@ -362,7 +380,11 @@ impl Step<'_> {
 
     fn unknown(&mut self, why: String, answer: Option<Arc<Answer>>) {
         let id = self.delivery.id;
-        self.drop_followers();
+        if !self.delivery.owed {
+            self.drop_followers();
+        }
+        // Else somebody may have been told success on the strength of one that follows: it goes with the next try, or to
+        // the person.
         let unknown = Ending::Unknown(why, answer);
         self.note(&Line::ended(&unknown));
         // The lease is not given back: the app may still be at work.
@@ -390,6 +412,7 @@ impl Step<'_> {
                     Order::Strict => LockChange::Names(id),
                 };
                 self.out.locks.push(change);
+                self.drop_followers();
                 self.for_review(Reason::Unknown);
             }
         }
@@ -427,6 +450,7 @@ impl Step<'_> {
             }
             Deed::Discard => {
                 self.leave();
+                self.drop_followers();
                 self.forget();
                 let told = format!("{who} has discarded it");
                 self.out.effects.push(Effect::Tell(id, Ending::Unknown(told, None)));

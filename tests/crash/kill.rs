@@ -16,12 +16,13 @@ use oncegate::{
         state::Phase,
     },
 };
+use tokio::time::Instant;
 
 use super::{
     Chance,
     app::App,
     cycles,
-    gate::{Gate, Setup},
+    gate::{Gate, PATIENCE, Setup},
     providers::{Providers, say},
 };
 
@@ -56,6 +57,11 @@ pub fn faults(app: &App, providers: &Providers, setup: &Setup, gate: Gate) -> Ve
     let mut wire = None;
     for event in providers.acknowledged() {
         assert!(matches!(say(&event, setup.address, &mut wire), Some(200 | 503)), "{event}");
+    }
+    // What was acknowledged before the app had it is still on its way.
+    let (began, comes) = (Instant::now(), || providers.acknowledged().iter().all(|event| app.count(event) > 0));
+    while !comes() && began.elapsed() < PATIENCE {
+        thread::sleep(Duration::from_millis(20));
     }
     drop(gate);
     let unknown = called_unknown(&setup.store);

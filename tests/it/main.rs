@@ -24,6 +24,7 @@ mod passthrough;
 mod people;
 mod providers;
 mod proxy_protocol;
+mod queue;
 mod reload;
 mod restart;
 mod returns;

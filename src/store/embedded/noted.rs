@@ -26,7 +26,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Noted {
     pub(super) transactions: HashSet<Key, Spread>,
-    deliveries: HashSet<LeaseId, Spread>,
+    pub(super) deliveries: HashSet<LeaseId, Spread>,
     leases: HashSet<LeaseId, Spread>,
     names: HashSet<Key, Spread>,
     /// Tries whose senders wait for this before they begin.

@@ -18,7 +18,9 @@ use crate::{
         arrival::Decision,
         history::{Arrived, Deed, Line, Outcome, Reason, What},
         lock::{Claimed, Era, Kind, LeaseId, LockName, Seat},
-        policy::{IdentityBy, LockBy, OnDuplicate, OnRepeatReturn, OnUnknown, Order, Policy, Retry, Treatment},
+        policy::{
+            AnswerBy, IdentityBy, LockBy, OnDuplicate, OnRepeatReturn, OnUnknown, Order, Policy, Retry, Treatment,
+        },
         state::{Carried, Claim, Delivery, Fate, Letter, Phase, StoredRequest, Transaction, Window},
     },
 };
@@ -475,6 +477,9 @@ pub fn write_policy(policy: &Policy, into: &mut Vec<u8>) {
         quiet,
         return_wait,
         timeout,
+        // About callers, and those of whoever finds this are gone.
+        answer: _,
+        answer_within: _,
         success,
         on_duplicate,
         on_unknown,
@@ -548,6 +553,8 @@ pub fn read_policy(record: &[u8]) -> Read<Policy> {
             quiet,
             return_wait,
             timeout,
+            answer: AnswerBy::Upstream,
+            answer_within: None,
             success,
             on_duplicate,
             on_unknown,
@@ -679,6 +686,7 @@ fn write_what(pen: &mut Pen<'_>, what: &What) {
         }
         What::Trailing => pen.u8(3),
         What::Dropped => pen.u8(4),
+        What::Acknowledged => pen.u8(6),
         What::Acted { deed, who, why } => {
             pen.u8(5);
             pen.word(&Deed::ALL, deed);
@@ -706,6 +714,7 @@ fn read_what(eye: &mut Eye<'_>) -> Read<What> {
         },
         3 => What::Trailing,
         4 => What::Dropped,
+        6 => What::Acknowledged,
         5 => What::Acted { deed: eye.word(&Deed::ALL)?, who: eye.text()?.into(), why: eye.text()?.into() },
         _ => return eye.damaged(),
     })
