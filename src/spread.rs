@@ -1,4 +1,5 @@
-//! A quick hasher for keys that are digests or counters already, under a seed that nobody outside can know.
+//! A quick hasher, under a seed that nobody outside can know: for keys that are digests or counters already, and where one
+//! that meets another costs next to nothing.
 
 use std::{
     hash::{BuildHasher, Hasher, RandomState},

@@ -2,7 +2,7 @@
 
 use std::{
     fmt::Display,
-    hash::{BuildHasher, RandomState},
+    hash::BuildHasher,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -12,7 +12,7 @@ use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Body;
 
-use crate::{callback::Answer, transaction::effect::Ending};
+use crate::{callback::Answer, spread::Spread, transaction::effect::Ending};
 
 /// What those who wait on a delivery hear.
 #[derive(Clone, Debug)]
@@ -73,13 +73,13 @@ pub(super) async fn read<B: Body<Data = Bytes, Error: Display> + Unpin>(
 
 /// Keeps one copy of answers that are alike: an app says `200 []` a million times.
 pub(super) struct Interner {
-    hasher: RandomState,
+    hasher: Spread,
     slots: Vec<Mutex<Option<Arc<Answer>>>>,
 }
 
 impl Default for Interner {
     fn default() -> Self {
-        Self { hasher: RandomState::new(), slots: (0..64).map(|_| Mutex::new(None)).collect() }
+        Self { hasher: Spread::default(), slots: (0..64).map(|_| Mutex::new(None)).collect() }
     }
 }
 

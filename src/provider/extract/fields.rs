@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use http::{HeaderMap, header};
+use memchr::memchr;
 use percent_encoding::percent_decode;
 
 use super::{Dialect, Field, Raw};
@@ -36,17 +37,8 @@ impl<'a> Piece<'a> {
     }
 }
 
-/// The bytes that mean something in a form beside themselves; of those in names PHP makes others.
-const MARKS: [bool; 256] = {
-    let mut marks = [false; 256];
-    let bytes = b"&=;%+ .[\0";
-    let mut at = 0;
-    while at < bytes.len() {
-        marks[bytes[at] as usize] = true;
-        at += 1;
-    }
-    marks
-};
+/// The bytes of which PHP makes others in names, or that stand for another.
+const SPELT_OTHERWISE: &[u8] = b"%+ .[\0";
 
 /// The fields of a form or a query, found in one pass over its bytes.
 pub(super) fn pieces(raw: &[u8]) -> Result<Vec<Piece<'_>>, &'static str> {
@@ -56,25 +48,12 @@ pub(super) fn pieces(raw: &[u8]) -> Result<Vec<Piece<'_>>, &'static str> {
         if pieces.len() == MAX_FIELDS {
             return Err(TOO_MANY);
         }
-        let mut piece = Piece { bytes: raw, equals: raw.len(), clear: true, semicolon: false };
-        let (mut at, mut named) = (0, false);
-        while let Some(step) = raw[at..].iter().position(|byte| MARKS[usize::from(*byte)]) {
-            at += step;
-            match raw[at] {
-                b'&' => {
-                    piece.bytes = &raw[..at];
-                    piece.equals = piece.equals.min(at);
-                    rest = Some(&raw[at + 1..]);
-                    break;
-                }
-                b'=' if !named => (piece.equals, named) = (at, true),
-                b'=' => {}
-                b';' => piece.semicolon = true,
-                _ => piece.clear &= named,
-            }
-            at += 1;
-        }
-        pieces.push(piece);
+        let end = memchr(b'&', raw).unwrap_or(raw.len());
+        let bytes = &raw[..end];
+        rest = raw.get(end + 1..);
+        let equals = memchr(b'=', bytes).unwrap_or(end);
+        let clear = !bytes[..equals].iter().any(|byte| SPELT_OTHERWISE.contains(byte));
+        pieces.push(Piece { bytes, equals, clear, semicolon: memchr(b';', bytes).is_some() });
     }
     Ok(pieces)
 }
