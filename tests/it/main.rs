@@ -22,6 +22,7 @@ mod packaging;
 mod papers;
 mod passthrough;
 mod people;
+mod prometheus;
 mod providers;
 mod proxy_protocol;
 mod queue;
