@@ -437,11 +437,15 @@ fn deliver(
     let new = arrival.events.iter().zip(findings).filter(|(_, finding)| is_new(finding.decision));
     let owed = !shadow && new.map(|(event, _)| event.policy.answer).all(|answer| answer == AnswerBy::Accept);
     let id = arrival.id;
-    let delivery = Delivery { owed, ..new_delivery(id, arrival, policy, phase, now) };
+    let mut delivery = Delivery { owed, ..new_delivery(id, arrival, policy, phase, now) };
+    let new = || transition.transactions.iter().map(|(key, _)| *key);
+    if delivery.phase == Phase::Queued && view.deliveries.iter().any(|earlier| delivery.comes_after(earlier, new())) {
+        delivery.phase = Phase::Held { until: Timestamp::NEVER };
+    }
     if owed {
         transition.history.extend(delivery.lines(&What::Acknowledged, now));
     }
-    if phase == Phase::Queued {
+    if delivery.phase == Phase::Queued {
         queue(view, &delivery, &mut transition);
     }
     transition.deliveries.push(Change::Put(delivery));
