@@ -15,6 +15,7 @@ mod windows;
 use std::{
     cell::RefCell,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 pub use self::{
@@ -28,7 +29,13 @@ use self::{
     setting::Problem,
     tree::Node,
 };
-use crate::{acme, provider::contract::Keyring, rule::Rules, telemetry::LogOptions, watch::Content};
+use crate::{
+    acme,
+    provider::{contract::Keyring, inquiry::Apis},
+    rule::Rules,
+    telemetry::LogOptions,
+    watch::Content,
+};
 
 /// The sample, which is the default: the values of its sections hold where the user's file says nothing.
 pub const SAMPLE: &str = include_str!("../config.toml");
@@ -62,6 +69,13 @@ pub struct Config {
 }
 
 impl Config {
+    /// Whom to ask what has become of payments.
+    #[must_use]
+    pub fn apis(&self) -> Apis {
+        let asked = |options: &ProviderOptions| Some((options.provider.name, Arc::clone(options.api.as_ref()?)));
+        self.providers.iter().filter_map(asked).collect()
+    }
+
     /// What a provider's callbacks may be signed with, if anything is configured.
     #[must_use]
     pub fn keyring(&self, provider: &str) -> Option<&Keyring> {

@@ -11,7 +11,7 @@ use std::{
     mem,
     pin::{Pin, pin},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -21,7 +21,7 @@ use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use http::{HeaderValue, Response, StatusCode, header};
 use tokio::{
-    sync::{Notify, oneshot},
+    sync::{Notify, mpsc, oneshot},
     time::Instant,
 };
 
@@ -87,6 +87,8 @@ pub struct Dispatch<S, A> {
     /// Held deliveries of this process by name, so that a return ends their hold.
     held: DashMap<Key, Vec<LeaseId>, Spread>,
     answers: Interner,
+    to_ask: mpsc::UnboundedSender<LeaseId>,
+    asks: Mutex<Option<mpsc::UnboundedReceiver<LeaseId>>>,
     timer: Notify,
     armed: AtomicU64,
 }
@@ -105,6 +107,7 @@ const STEP: usize = 512;
 impl<S: Store, A: App> Dispatch<S, A> {
     /// A dispatch over an engine and an app. [`Self::run_timers`] has to run beside it.
     pub fn new(store: S, app: A, clock: SteadyClock, metrics: Arc<Metrics>, options: Options) -> Arc<Self> {
+        let (to_ask, asks) = mpsc::unbounded_channel();
         Arc::new(Self {
             store,
             app,
@@ -118,6 +121,8 @@ impl<S: Store, A: App> Dispatch<S, A> {
             waiting: AtomicUsize::new(0),
             held: DashMap::default(),
             answers: Interner::default(),
+            to_ask,
+            asks: Mutex::new(Some(asks)),
             timer: Notify::new(),
             armed: AtomicU64::new(0),
         })
@@ -170,6 +175,7 @@ impl<S: Store, A: App> Dispatch<S, A> {
         for effect in effects {
             match effect {
                 Effect::Tell(id, ending) => self.tell(id, || Heard::unheard(ending)),
+                Effect::Ask(id) => _ = self.to_ask.send(id),
                 Effect::Alarm(id, why) => tracing::error!(delivery = id.0, why, "a delivery needs a person"),
             }
         }
@@ -196,6 +202,11 @@ impl<S: Store, A: App> Dispatch<S, A> {
                 tokio::spawn(async move { drop(dispatch.attempt_of(lease).await) });
             }
         }
+    }
+
+    /// The deliveries whose provider has to be asked once more, as their time comes; for one who asks.
+    pub fn to_ask(&self) -> Option<mpsc::UnboundedReceiver<LeaseId>> {
+        self.asks.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// The present moment, as the store shall know it.
@@ -376,8 +387,8 @@ impl<S: Store, A: App> Dispatch<S, A> {
                 return None;
             }
         };
-        if !matches!(sent.phase, Phase::InFlight { .. }) {
-            // Under more names than before, or after what was before it; who waits for it hears of the try that follows.
+        if sent.phase == Phase::Queued {
+            // Under more names than before; who waits for it hears of the try that follows.
             guard.disarm();
             return None;
         }
@@ -608,9 +619,7 @@ fn newly_held(transition: &Transition) -> Option<(LeaseId, Arc<Letter>)> {
     let is_claimed = |id| transition.transactions.iter().any(|(_, t)| t.claims.iter().any(|c| c.is_pending_in(id)));
     transition.deliveries.iter().find_map(|change| match change {
         Change::Put(delivery)
-            if matches!(delivery.phase, Phase::Held { until } if until != Timestamp::NEVER)
-                && delivery.version == 0
-                && is_claimed(delivery.id) =>
+            if matches!(delivery.phase, Phase::Held { .. }) && delivery.version == 0 && is_claimed(delivery.id) =>
         {
             Some((delivery.id, Arc::clone(&delivery.letter)))
         }

@@ -34,9 +34,11 @@ use crate::{
         listener::{self, Control, Drained},
         reception::{self, Reception},
     },
+    inquiry::Inquiry,
     intake::{Intake, reading::Rulebook},
+    outbound::Outbound,
     provider::{PROVIDERS, contract::Secret, generic::GENERIC},
-    rule::{ProviderChoice, Rules},
+    rule::ProviderChoice,
     store::{
         CommitError, Store,
         embedded::{self, Embedded, folder::Place},
@@ -129,9 +131,13 @@ async fn stand<S: Store>(
     let clock = SteadyClock::starting_at(now);
     let dispatch = Dispatch::new(store, Arc::clone(&upstream), clock, Arc::clone(&metrics), dispatch_options(&config));
     let intake = Intake::new(Arc::clone(&dispatch));
-    foresee(&config.rules, &metrics);
+    foresee(&config, &metrics);
+    if let Some(outbound) = asker(&config)? {
+        intake.inquiry().through(outbound);
+    }
     let options = reception_options(&config);
-    let reception = Reception::new(rulebook(&config), intake, Arc::clone(&upstream), options);
+    let reception = Reception::new(rulebook(&config), Arc::clone(&intake), Arc::clone(&upstream), options);
+    let rules = Arc::clone(&reception);
 
     let (stop, stopped) = watch::channel(false);
     let api = Api::new(Arc::clone(&dispatch), guard);
@@ -139,6 +145,7 @@ async fn stand<S: Store>(
     let control = listener.control();
     let beside = vec![
         tokio::spawn(Arc::clone(&dispatch).run_timers()),
+        tokio::spawn(Arc::clone(&intake).run_rechecks(move || rules.book())),
         tokio::spawn(show_gauges(
             Arc::clone(&dispatch),
             Arc::clone(&upstream),
@@ -157,7 +164,7 @@ async fn stand<S: Store>(
         tls,
         passed,
         control,
-        road: Box::new(Parts { reception, dispatch, api }),
+        road: Box::new(Parts { reception, inquiry: Arc::clone(intake.inquiry()), dispatch, api }),
         upstream,
         desk: Desk::default(),
         log: None,
@@ -286,6 +293,12 @@ trait Road: Send + Sync {
     /// Requests that come from now on go by these.
     fn change(&self, book: Rulebook, options: reception::Options);
 
+    /// Providers are asked through this, if anybody is to be.
+    fn ask_through(&self, outbound: Option<Outbound>);
+
+    /// Whether anybody can be asked.
+    fn can_ask(&self) -> bool;
+
     /// Whoever uses the API has to know this from now on.
     fn expect_token(&self, token: Option<&Secret>);
 
@@ -303,6 +316,7 @@ type Written<'r> = Pin<Box<dyn Future<Output = ()> + Send + 'r>>;
 type Resized<'r> = Pin<Box<dyn Future<Output = Result<(), CommitError>> + Send + 'r>>;
 
 struct Parts<S: Store> {
+    inquiry: Arc<Inquiry>,
     reception: Arc<Reception<S>>,
     dispatch: Arc<Dispatch<S, Arc<Upstream>>>,
     api: Arc<Api<S, Arc<Upstream>>>,
@@ -311,6 +325,16 @@ struct Parts<S: Store> {
 impl<S: Store> Road for Parts<S> {
     fn change(&self, book: Rulebook, options: reception::Options) {
         self.reception.change(book, options);
+    }
+
+    fn ask_through(&self, outbound: Option<Outbound>) {
+        if let Some(outbound) = outbound {
+            self.inquiry.through(outbound);
+        }
+    }
+
+    fn can_ask(&self) -> bool {
+        self.inquiry.can_ask()
     }
 
     fn expect_token(&self, token: Option<&Secret>) {
@@ -340,7 +364,9 @@ async fn until(mut stopped: watch::Receiver<bool>) {
 }
 
 /// Puts what the rules may bring on the page of figures before it comes.
-fn foresee(rules: &Rules, metrics: &Metrics) {
+fn foresee(config: &Config, metrics: &Metrics) {
+    let rules = &config.rules;
+    config.apis().into_keys().for_each(|provider| metrics.foresee_inquiries(provider));
     let all: Vec<_> = PROVIDERS.iter().map(|provider| provider.name).collect();
     for rule in rules.list().iter().filter(|rule| rule.choices.make_a_callback()) {
         let name = rule.name.as_ref().unwrap_or(&rules.base().rule);
@@ -351,6 +377,15 @@ fn foresee(rules: &Rules, metrics: &Metrics) {
             (Channel::Webhook, _) => metrics.foresee(name, Channel::Webhook, &all),
         }
     }
+}
+
+/// Who asks providers, if anybody can be asked.
+fn asker(config: &Config) -> anyhow::Result<Option<Outbound>> {
+    if config.apis().is_empty() {
+        return Ok(None);
+    }
+    let outbound = Outbound::new(None).context("providers can't be asked (provider.NAME.api_keys)")?;
+    Ok(Some(outbound))
 }
 
 async fn show_gauges<S: Store>(

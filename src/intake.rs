@@ -1,5 +1,6 @@
 //! From a request that a rule takes for a callback to what its caller hears: read, decide, commit, answer.
 
+mod asking;
 mod keeping;
 mod learning;
 mod noted;
@@ -21,17 +22,19 @@ use http::{
 };
 use tokio::time::{Instant, timeout_at};
 
-pub use self::{learning::Asked, relay::Relayed};
 use self::{
+    asking::{Inquest, Rechecks},
     learning::Sessions,
     noted::{Book, Noted},
     patience::{Patience, Waited},
     reading::{Reading, Rulebook, Whole, refused},
     repeat::{Repeats, Turn},
 };
+pub use self::{learning::Asked, relay::Relayed};
 use crate::{
     callback::{Answer, Channel},
     dispatch::{App, Dispatch, Full, Heard, SendError, TOO_SLOW, Waiter},
+    inquiry::Inquiry,
     permit::{NoPermit, Permit},
     provider::contract::Ack,
     rule::Route,
@@ -99,6 +102,8 @@ pub enum Reply<B> {
 /// The intake.
 pub struct Intake<S, A> {
     dispatch: Arc<Dispatch<S, A>>,
+    inquiry: Arc<Inquiry>,
+    rechecks: Rechecks,
     sessions: Sessions,
     repeats: Repeats,
     book: Book,
@@ -115,13 +120,19 @@ impl<S: Store, A: App> Intake<S, A> {
     /// An intake that brings its callbacks to `dispatch`.
     pub fn new(dispatch: Arc<Dispatch<S, A>>) -> Arc<Self> {
         let book = Book::new(Arc::clone(&dispatch.metrics));
+        let inquiry = Inquiry::new(dispatch.clock, Arc::clone(&dispatch.metrics));
         let (sessions, repeats, turned_away) = (Sessions::new(), Repeats::default(), AtomicU64::new(0));
-        Arc::new(Self { dispatch, sessions, repeats, book, turned_away })
+        Arc::new(Self { dispatch, inquiry, rechecks: Rechecks::default(), sessions, repeats, book, turned_away })
     }
 
     /// The dispatch.
     pub const fn dispatch(&self) -> &Arc<Dispatch<S, A>> {
         &self.dispatch
+    }
+
+    /// Who asks providers.
+    pub const fn inquiry(&self) -> &Arc<Inquiry> {
+        &self.inquiry
     }
 
     /// Deals with one callback, which `book` has taken for one. Whoever polls this must see it to its end, for a caller
@@ -135,10 +146,26 @@ impl<S: Store, A: App> Intake<S, A> {
 
     async fn webhook(self: Arc<Self>, book: &Rulebook, route: &Route, received: Received) -> Reply<A::Body> {
         let now = self.dispatch.clock_now();
-        let reading = Reading::of(route, &received.whole(), book, now);
         let source = received.source;
+        let reading = Reading::of(route, &received.whole(), book, now);
+        let question = reading.question(route, book).filter(|_| refused(&reading).is_none());
+        let (came, mut now, mut inquest) = (now, now, Inquest::default());
+        let (reading, started) = match question {
+            None => (reading, None),
+            Some(question) => {
+                let started = Instant::now();
+                inquest = Box::pin(self.inquire(question, source)).await;
+                now = self.dispatch.clock_now();
+                let told =
+                    inquest.said.take().map(|said| Reading::told(route, &received.whole(), book, came, Some(&said)));
+                (told.unwrap_or(reading), Some(started))
+            }
+        };
         let mut line = Noted::new(&reading, source);
-        if let Some((decision, treatment, why)) = refused(&reading) {
+        if let Some(started) = started {
+            line = line.since(started);
+        }
+        if let Some((decision, treatment, why)) = refused(&reading).or_else(|| inquest.contradicted(&reading)) {
             line.decision(decision, why);
             self.dispatch.metrics.count_joined(reading.joined_by(false));
             let treatment = if reading.policy.shadow { None } else { Some(treatment) };
@@ -156,6 +183,8 @@ impl<S: Store, A: App> Intake<S, A> {
             kept: None,
             request: Arc::clone(&request),
             claimed: reading.claimed.clone(),
+            came,
+            inquired: self.rechecks.wanted(&inquest, now),
         };
         let until = reading.patience().and_then(|patience| line.waits_until(patience));
         let patience = Patience { keys: &keys, until };
@@ -174,6 +203,7 @@ impl<S: Store, A: App> Intake<S, A> {
             let id = self.dispatch.next_id();
             let (decided, mut transition) = arrive(&view, arrival(id, self.dispatch.next_id()), now);
             transition.links = reading.links();
+            let rechecked = transition.deliveries.iter().find_map(asking::is_recheck);
             // In shadow a delivery is there to be counted; this one request records its outcome.
             let seen = (!transition.deliveries.is_empty()).then_some(id);
             if decided.course == Course::Keep && self.keeps_enough() {
@@ -208,7 +238,10 @@ impl<S: Store, A: App> Intake<S, A> {
                 // What is acknowledged at once goes in a task of its own.
                 let own = (!matches!(decided.course, Course::Accept(_))).then_some(id);
                 match self.dispatch.commit_for(own, transition).await {
-                    Ok(own) => granted = own,
+                    Ok(own) => {
+                        granted = own;
+                        self.rechecks.note(&inquest, rechecked);
+                    }
                     Err(CommitError::Conflict) => {
                         tokio::task::yield_now().await;
                         continue;
@@ -330,7 +363,7 @@ impl<S: Store, A: App> Intake<S, A> {
             Treatment::Forward => self.unremembered(reading, &request, line).await,
             Treatment::Ack => line.tell(&self.book, reply_ack(&reading.provider.ack)),
             Treatment::Refuse if decision == Decision::Unverified => {
-                line.tell(&self.book, plain(reading.provider.refusal(), "The signature does not fit.\n"))
+                line.tell(&self.book, plain(reading.provider.refusal(), UNVERIFIED))
             }
             Treatment::Refuse => line.tell(&self.book, plain(StatusCode::UNPROCESSABLE_ENTITY, UNREADABLE)),
             Treatment::Review => self.keep(book, reading, request, source, decision, line).await,
@@ -620,6 +653,7 @@ fn reply_ack(ack: &Ack) -> Response<Bytes> {
 
 const RETRYABLE: &str = "This callback can't be taken now. Please send it again later.\n";
 const REFUSED: &str = "This callback has been dealt with before.\n";
+const UNVERIFIED: &str = "This callback can't be verified.\n";
 const UNREADABLE: &str = "No payment can be read from this callback.\n";
 const DOWN: &str = "The application behind this gateway could not be reached.\n";
 const SLOW: &str = "The application behind this gateway did not answer in time.\n";

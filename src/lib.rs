@@ -23,7 +23,8 @@ pub mod permit;
 
 pub mod dispatch;
 
-// Hands: what is kept, the connections to the app, what is counted, the files that may change.
+// Hands: whom we ask, what is kept, what is counted, the connections to the app, the files that may change.
+pub mod inquiry;
 pub mod store;
 pub mod telemetry;
 pub mod upstream;

@@ -15,6 +15,7 @@ pub mod extract;
 pub mod flutterwave;
 pub mod generic;
 pub mod gocardless;
+pub mod inquiry;
 pub mod klarna;
 pub mod lemonsqueezy;
 pub mod mercadopago;

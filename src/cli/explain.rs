@@ -21,12 +21,12 @@ use crate::{
     callback::{Answer, Channel, Event, Signature},
     config::Config,
     intake::reading::{Reading, Rulebook, Statement, Whole, refused},
-    provider::{self, PROVIDERS, contract::Provider},
+    provider::{self, PROVIDERS, contract::Provider, inquiry::Asking},
     rule::{Choices, Learn, ProviderChoice, Route, Rule, Rules},
     store::{Store, Want, memory::Memory},
     time::{Clock, SystemClock, Timestamp},
     transaction::{
-        arrival::{Arrival, Course, Decided, Decision, arrive},
+        arrival::{Arrival, Course, Decided, Decision, Inquired, arrive},
         effect::{Ending, Input},
         lock::LeaseId,
         policy::{AnswerBy, OnUnknown, Policy, Treatment},
@@ -126,7 +126,8 @@ impl Explainer {
         let keyrings =
             config.providers.iter().map(|options| (options.provider.name, options.keyring.clone())).collect();
         let store = Memory::new(crate::store::memory::Options::default());
-        let book = Rulebook::new(config.rules, keyrings, config.upstream.url);
+        let apis = config.apis();
+        let book = Rulebook::new(config.rules, keyrings, config.upstream.url).asking(apis);
         Self { book, unruled, provider, store, at }
     }
 
@@ -152,7 +153,7 @@ impl Explainer {
         let reading = Reading::of(&route, &whole, &self.book, self.at);
         if passes {
             let why = "no rule takes it for a callback: it is passed through";
-            return Ok(with_learn(lines(file, None, &reading, &[], why), &learn));
+            return Ok(with_learn(lines(file, None, &reading, &[], why), &learn, None));
         }
         let (decisions, why) = match (route.channel, refused(&reading)) {
             (Channel::Return, _) => (vec![Decision::Returned], "the payer comes back".to_owned()),
@@ -162,7 +163,8 @@ impl Explainer {
                 (decided.decisions, decided.why.to_owned())
             }
         };
-        Ok(with_learn(lines(file, Some(&route), &reading, &decisions, &why), &learn))
+        let question = reading.question(&route, &self.book).filter(|_| refused(&reading).is_none());
+        Ok(with_learn(lines(file, Some(&route), &reading, &decisions, &why), &learn, question))
     }
 
     /// Decides as the gate does, then lets the app accept what is forwarded.
@@ -178,6 +180,8 @@ impl Explainer {
         let id = LeaseId(self.store.counts().transactions as u64 * 2);
         let arrival = Arrival {
             source: None,
+            came: self.at,
+            inquired: Inquired::No,
             kept: None,
             id,
             next: LeaseId(id.0 + 1),
@@ -242,8 +246,11 @@ fn lines(file: &str, route: Option<&Route>, reading: &Reading, decisions: &[Deci
     }
 }
 
-/// What would be learned from the app's answer, by kind of name, with the places where it may stand.
-fn with_learn(mut lines: Vec<Value>, learn: &Learn) -> Vec<Value> {
+/// What would be learned from the app's answer, by kind of name, with the places where it may stand; and what the provider
+/// would be asked, whom nobody asks here.
+fn with_learn(mut lines: Vec<Value>, learn: &Learn, question: Option<Asking>) -> Vec<Value> {
+    let question = question.map(|asking| format!("{}{}", asking.api.url, asking.path));
+    lines.iter_mut().for_each(|line| line["inquiry"] = json!(question));
     let learned: Map<_, _> = learn.list().map(|(kind, places)| (kind.to_owned(), json!(places))).collect();
     lines.iter_mut().for_each(|line| line["learn"] = Value::Object(learned.clone()));
     lines
@@ -306,6 +313,9 @@ fn for_people(line: &Value) -> String {
         let places: Vec<_> = places.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         format!("\n  learns {kind} from {}", places.join(" or "))
     };
+    let asked = line["inquiry"].as_str().map_or_else(String::new, |url| {
+        format!("\n  its provider would be asked first: {}", crate::telemetry::escaped(url))
+    });
     let learned: String = line["learn"].as_object().into_iter().flatten().map(learned).collect();
     let signature = match text("signature").as_str() {
         said if said == Signature::Unchecked.as_str() => "signature not checked".to_owned(),
@@ -313,7 +323,7 @@ fn for_people(line: &Value) -> String {
     };
     format!(
         "{}: {}, {}\n  {} {} by rule {}, {signature}\n  reference {}, event {} {}, state {}, {} {}\n  identity {}\n  \
-         locks {}\n  hold {}, linger {}, remembered {}{learned}",
+         locks {}\n  hold {}, linger {}, remembered {}{asked}{learned}",
         text("file"),
         text("decision").replace('-', "passed through"),
         text("why"),

@@ -63,7 +63,18 @@ pub const SECTIONS: &[SectionKeys] = &[
     SectionKeys { section: "log", keys: &["format", "level", "callbacks"] },
     SectionKeys {
         section: "provider",
-        keys: &["secrets", "webhook_id", "notification_url", "tolerance", "ca", "api_key_env", "api_keys", "api_url"],
+        keys: &[
+            "secrets",
+            "webhook_id",
+            "notification_url",
+            "tolerance",
+            "ca",
+            "api_key_env",
+            "api_keys",
+            "api_url",
+            "api_timeout",
+            "recheck",
+        ],
     },
     SectionKeys {
         section: "rule",

@@ -1,6 +1,6 @@
 //! What the user has of each provider: secrets and keys, read from the environment and from files.
 
-use std::{cell::RefCell, fmt, io, os::unix::fs::PermissionsExt, path::Path};
+use std::{cell::RefCell, fmt, io, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
 
 use http::Uri;
 
@@ -15,6 +15,7 @@ use crate::{
     provider::{
         PROVIDERS,
         contract::{Keyring, Provider, Scheme, Secret, SecretKind, Settings, Signing},
+        inquiry::Api,
         signature::{Certificate, VerifyingKey},
     },
     watch::Content,
@@ -75,10 +76,8 @@ pub struct ProviderOptions {
     pub provider: &'static Provider,
     /// What its callbacks are signed with, made ready; any may match.
     pub keyring: Keyring,
-    /// Keys for its API.
-    pub api_keys: Vec<Secret>,
-    /// Where its API is, if not where it usually is.
-    pub api_url: Option<String>,
+    /// Its API, if there is a key for it and anything to ask.
+    pub api: Option<Arc<Api>>,
     /// A fingerprint of all of it, secrets and files included.
     pub print: Content,
 }
@@ -88,8 +87,7 @@ impl fmt::Debug for ProviderOptions {
         f.debug_struct("ProviderOptions")
             .field("provider", &self.provider.name)
             .field("keyring", &self.keyring)
-            .field("api_keys", &self.api_keys)
-            .field("api_url", &self.api_url)
+            .field("api", &self.api)
             .finish()
     }
 }
@@ -168,24 +166,77 @@ fn one(provider: &'static Provider, table: &Table, section: &mut Section<'_>, wo
         let message = "without the webhook's id, which is signed along, no signature can be checked";
         section.warn("secrets", message, "write webhook_id = \"…\" as PayPal shows it for this webhook");
     }
-    let mut api_keys = secrets_of_api(table, section, world);
+    let api = api(provider, table, section, world);
+    ProviderOptions { provider, keyring, api, print: Content::NoFile }
+}
+
+/// The keys that are about its API.
+const API: [&str; 5] = ["api_key_env", "api_keys", "api_url", "api_timeout", "recheck"];
+/// How long a callback waits for the answer to a question, where nothing is said and its sender has patience.
+const TIMEOUT: Duration = Duration::from_secs(3);
+/// When a callback that is a repeat by an answer alone is asked about once more, where nothing is said.
+const RECHECK: Duration = Duration::from_secs(30);
+
+/// Whom to ask what has become of payments, and with which keys.
+fn api(provider: &'static Provider, table: &Table, section: &mut Section<'_>, world: &World<'_>) -> Option<Arc<Api>> {
+    let mut secrets = secrets("api_keys", &|_| SecretKind::ApiKey, table, section, world);
     if let Some(key) = section.find_with("api_key_env", |node| from_env(node, world)) {
-        api_keys.insert(0, Secret::new(SecretKind::ApiKey, key));
+        secrets.insert(0, Secret::new(SecretKind::ApiKey, key));
     }
-    let api_url = section.find_with("api_url", api_url);
-    if api_url.as_ref().is_some_and(|url| url.starts_with("http:")) {
+    let url = section.find_with("api_url", api_url);
+    if url.as_ref().is_some_and(|url| url.starts_with("http:")) {
         section.warn("api_url", "keys and answers travel unencrypted", "write https://");
     }
-    for key in ["api_key_env", "api_keys", "api_url"] {
-        if table.contains_key(key) {
-            section.warn(
-                key,
-                "this version asks providers nothing, so the key has no effect",
-                "leave it, if you like, for a later version",
-            );
+    let timeout: Option<Duration> = section.find("api_timeout");
+    let recheck: Option<Duration> = section.find("recheck");
+    let Some(inquiry) = provider.inquiry else {
+        for key in API.into_iter().filter(|key| table.contains_key(*key)) {
+            section.warn(key, format!("this version asks {} nothing", provider.title), "leave it out");
+        }
+        return None;
+    };
+    let most = provider.answer_limit / 2;
+    if let Some(timeout) = timeout.filter(|timeout| timeout.is_zero() || *timeout > most) {
+        let (title, most) = (provider.title, humantime::format_duration(most));
+        let message = format!("{} is not between 0 and {most}", humantime::format_duration(timeout));
+        section.fault(
+            "api_timeout",
+            message,
+            format!("{title} waits for an answer only twice as long; the app needs the rest"),
+        );
+    }
+    let mut keys = Vec::with_capacity(secrets.len());
+    for (i, secret) in secrets.iter().enumerate() {
+        match inquiry.access.shown(secret) {
+            Ok(key) => keys.push(key),
+            Err(why) => {
+                let from_env = table.contains_key("api_key_env");
+                let (key, place) = match (from_env, i) {
+                    (true, 0) => ("api_key_env", String::new()),
+                    (true, i) => ("api_keys", format!("[{}]: ", i - 1)),
+                    (false, i) => ("api_keys", format!("[{i}]: ")),
+                };
+                section.fault(key, format!("{place}{why}"), format!("write it as {} shows it", provider.title));
+            }
         }
     }
-    ProviderOptions { provider, keyring, api_keys, api_url, print: Content::NoFile }
+    if keys.is_empty() {
+        if secrets.is_empty() {
+            let keyless = ["api_url", "api_timeout", "recheck"];
+            for key in keyless.into_iter().filter(|key| table.contains_key(*key)) {
+                section.warn(key, "without a key nothing is asked", "write api_key_env = \"NAME\", or leave it out");
+            }
+        }
+        return None;
+    }
+    Some(Arc::new(Api {
+        provider: provider.name,
+        inquiry,
+        url: url.map_or_else(|| inquiry.url.to_owned(), |url| url.trim_end_matches('/').to_owned()),
+        keys,
+        timeout: timeout.unwrap_or_else(|| TIMEOUT.min(provider.answer_limit / 3)),
+        recheck: recheck.unwrap_or(RECHECK),
+    }))
 }
 
 /// What a secret is where the configuration does not say: what the scheme goes by, told by its first line in PEM.
@@ -240,10 +291,6 @@ fn settings(scheme: &Scheme, section: &mut Section<'_>, world: &World<'_>) -> Se
         tolerance: section.find("tolerance"),
         ca: section.find_with("ca", authorities).unwrap_or_default(),
     }
-}
-
-fn secrets_of_api(table: &Table, section: &mut Section<'_>, world: &World<'_>) -> Vec<Secret> {
-    secrets("api_keys", &|_| SecretKind::ApiKey, table, section, world)
 }
 
 /// A list of secrets; each is told apart by its place in the list.

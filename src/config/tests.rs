@@ -16,6 +16,7 @@ use crate::{
     callback::{Alias, Channel, Event, Signature},
     provider::{
         contract::{Ack, Provider, Scheme, SecretKind, Signing, Unrecognised},
+        inquiry::{Access, Inquiry},
         signature::VerifyingKey,
     },
     rule::{Head, Route},
@@ -30,6 +31,7 @@ const fn provider(name: &'static str, scheme: Scheme) -> Provider {
         recognise: |_| false,
         scheme,
         events: |_, _| Err(Unrecognised(String::new())),
+        inquiry: None,
         ack: Ack { status: StatusCode::OK, content_type: None, body: "" },
         refusal: 400,
         answer_limit: Duration::from_secs(15),
@@ -39,7 +41,14 @@ const fn provider(name: &'static str, scheme: Scheme) -> Provider {
 }
 
 static GENERIC: Provider = provider("generic", Scheme::Unsigned);
-static MOLLIE: Provider = provider("mollie", Scheme::Unsigned);
+static MOLLIE: Provider = Provider { inquiry: Some(&INQUIRY), ..provider("mollie", Scheme::Unsigned) };
+static INQUIRY: Inquiry = Inquiry {
+    url: "https://api.example.org",
+    questions: &[],
+    access: Access::Bearer,
+    read: |_| Err(Unrecognised(String::new())),
+    sources: &[],
+};
 static STRIPE: Provider = provider(
     "stripe",
     Scheme::Signed(Signing {
@@ -202,9 +211,10 @@ fn every_declared_key_stands_in_the_sample_and_every_key_of_the_sample_is_declar
 #[test]
 fn every_example_of_the_sample_is_read() {
     let loaded = load(&uncommented());
-    assert_eq!(loaded.faults.iter().map(|fault| fault.path.as_str()).collect::<Vec<_>>(), [""; 0]);
+    let faults: Vec<_> = loaded.faults.iter().map(|fault| fault.path.as_str()).collect();
+    assert_eq!(faults, ["rule[0].answer_within"], "all but what needs a durable engine");
     for section in keys::SECTIONS {
-        for key in section.keys {
+        for key in section.keys.iter().filter(|key| **key != "answer_within") {
             let read = |e: &Effective| e.path.starts_with(section.section) && e.path.rsplit('.').next() == Some(key);
             assert!(loaded.effective.iter().any(read), "nobody reads [{}] {key}", section.section);
         }
@@ -526,12 +536,10 @@ fn the_token_of_the_api_is_never_shown_and_its_dangers_are_told() {
 
 #[test]
 fn unsafe_windows_are_warned_of() {
-    // Where nobody is acknowledged before the app has answered.
-    let rule =
-        |keys: &str| warnings(&format!("store.engine = 'memory'\n[[rule]]\npath = '/x'\nprovider = 'mollie'\n{keys}"));
+    let rule = |keys: &str| warnings(&format!("[[rule]]\npath = '/x'\nprovider = 'mollie'\n{keys}"));
     assert_eq!(rule("hold = '2s'\nretention = '2d'"), Vec::<String>::new());
     assert!(
-        rule("hold = '2s'\nretention = '1h'")[0].starts_with("test.toml:6: "),
+        rule("hold = '2s'\nretention = '1h'")[0].starts_with("test.toml:5: "),
         "{:?}",
         rule("hold = '2s'\nretention = '1h'")
     );
@@ -542,32 +550,31 @@ fn unsafe_windows_are_warned_of() {
 
 #[test]
 fn who_waits_too_long_is_acknowledged_in_time_where_the_engine_survives() {
-    let forgetful = "[store]\nengine = 'memory'\n";
+    let engine = "[store]\nengine = 'embedded'\npath = 'data'\n";
     let rule = "[[rule]]\npath = '/x'\nprovider = 'mollie'\n";
     let event = Event::default();
     let patience = |text: &str| {
         let config = config(text);
         policy(&config, "POST", "/x", &[], Some((&MOLLIE, &event))).patience().map(|patience| patience.as_secs())
     };
-    assert_eq!(patience(&format!("{forgetful}{rule}")), None, "memory forgets what it has promised");
-    assert_eq!(patience(rule), Some(14));
-    assert_eq!(patience(&format!("{rule}answer_within = '3s'")), Some(3));
-    assert_eq!(patience(&format!("{rule}answer = 'accept'")), Some(0));
-    let told = |keys: &str| warnings(&format!("{rule}{keys}"));
+    assert_eq!(patience(rule), None, "memory forgets what it has promised");
+    assert_eq!(patience(&format!("{engine}{rule}")), Some(14));
+    assert_eq!(patience(&format!("{engine}{rule}answer_within = '3s'")), Some(3));
+    assert_eq!(patience(&format!("{engine}{rule}answer = 'accept'")), Some(0));
+    let told = |keys: &str| warnings(&format!("{engine}{rule}{keys}"));
     assert_eq!(told("hold = '9s'\nlinger = '9s'"), Vec::<String>::new(), "it does not hang up");
     assert!(told("answer_within = '15s'")[0].contains("mollie waits 15s for an answer, and would hear ours after 15s"));
     assert_eq!(told("answer_within = '14s'"), Vec::<String>::new());
     let faults = |text: &str| load(text).faults.iter().map(ToString::to_string).collect::<Vec<_>>();
-    let told = faults(&format!("{forgetful}{rule}answer = 'accept'\n"));
-    assert!(told[0].starts_with("test.toml:6: rule[0].answer: the memory engine forgets"), "{told:?}");
+    let told = faults(&format!("{rule}answer = 'accept'\n"));
+    assert!(told[0].starts_with("test.toml:4: rule[0].answer: the memory engine forgets"), "{told:?}");
 }
 
 #[test]
 fn windows_are_compared_with_the_providers_that_one_has() {
     let told = |text: &str| {
         let world = World { providers: crate::provider::PROVIDERS, ..world() };
-        // Where nobody is acknowledged before the app has answered.
-        let loaded = Loaded::from_text("test.toml", &format!("store.engine = 'memory'\n{text}"), &world);
+        let loaded = Loaded::from_text("test.toml", text, &world);
         loaded.warnings.iter().map(ToString::to_string).collect::<Vec<_>>()
     };
     assert_eq!(told("preset = 'invoice-ninja'"), Vec::<String>::new(), "the preset is made for all of them");
@@ -595,19 +602,43 @@ fn what_can_be_read_by_others_or_does_nothing_is_warned_of() {
         ("[admin]\nlisten = '0.0.0.0:9090'", "admin.listen: metrics and health can be read"),
         ("[provider.mollie]\nsecrets = [{ env = 'A' }]", "does not sign its callbacks"),
         ("[provider.mollie]\napi_url = 'http://localhost'", "unencrypted"),
-        ("[provider.mollie]\napi_key_env = 'A'", "asks providers nothing"),
-        ("[store]\nengine = 'memory'\npath = 'data'", "no effect on the memory engine"),
+        ("[provider.mollie]\nrecheck = '5s'", "provider.mollie.recheck: without a key nothing is asked"),
+        ("[provider.stripe]\napi_key_env = 'A'", "provider.stripe.api_key_env: this version asks stripe nothing"),
+        ("[provider.mollie]\napi_keys = [{ value = 'x' }]", "stands in the file itself"),
+        ("[store]\npath = 'data'", "no effect on the memory engine"),
         ("[[rule]]\nlearn.session = 'set-cookie:session'", "every answer of the app"),
         ("[[rule]]\npath = '/x'\nlearn.order = 'location:order'", "tied to nothing"),
         ("[[rule]]\npath = '/x'\nchannel = 'webhook'\nlearn.session = 'set-cookie:s'", "answer to a webhook"),
         ("[[rule]]\non_unknown = 'confirm'", "can ask nobody"),
         ("[[rule]]\nchannel = 'webhook'", "takes every request for a callback"),
         ("[upstream]\nca = '/x.pem'", "only asked about https"),
-        ("gateway.reuse_port = true\nstore.engine = 'memory'", "do not know of each other's locks"),
+        ("[gateway]\nreuse_port = true", "do not know of each other's locks"),
     ] {
         let warnings = warnings(text);
         assert!(warnings.iter().any(|w| w.contains(piece)), "{text}: {warnings:?}");
     }
+}
+
+#[test]
+fn whom_to_ask_is_read_with_every_key_and_no_key_is_ever_shown() {
+    let text = "[provider.mollie]\napi_key_env = 'A'\napi_keys = [{ env = 'A' }, { value = 'k2' }]\napi_timeout = '2s'";
+    let config = load(text).into_config().expect("it is sound");
+    let api = &config.apis()["mollie"];
+    assert_eq!((api.keys.len(), &*api.url, api.timeout), (3, "https://api.example.org", Duration::from_secs(2)));
+    assert_eq!(api.recheck, Duration::from_secs(30));
+    assert_eq!(api.keys[2], "Bearer k2");
+    assert!(!format!("{:?}", config.providers).contains("k2"));
+    let patient = "[provider.mollie]\napi_key_env = 'A'\napi_url = 'https://here.example/mollie/'";
+    let patient = load(patient).into_config().expect("it is sound");
+    let api = &patient.apis()["mollie"];
+    assert_eq!((&*api.url, api.timeout), ("https://here.example/mollie", Duration::from_secs(3)));
+    assert!(
+        load("[provider.mollie]\napi_url = 'https://here.example'")
+            .into_config()
+            .expect("it is sound")
+            .apis()
+            .is_empty()
+    );
 }
 
 #[test]

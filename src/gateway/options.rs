@@ -79,5 +79,5 @@ pub(super) fn reception_options(config: &Config) -> reception::Options {
 /// What callbacks are read and decided by.
 pub(super) fn rulebook(config: &Config) -> Rulebook {
     let keyrings = config.providers.iter().map(|options| (options.provider.name, options.keyring.clone())).collect();
-    Rulebook::new(config.rules.clone(), keyrings, config.upstream.url.clone())
+    Rulebook::new(config.rules.clone(), keyrings, config.upstream.url.clone()).asking(config.apis())
 }

@@ -12,7 +12,7 @@ use std::{
 use anyhow::bail;
 
 use super::{
-    Running, Tls, desk_of, foresee, listen_key,
+    Running, Tls, asker, desk_of, foresee, listen_key,
     options::{dispatch_options, places, reception_options, rulebook, upstream_options},
     ports::Terms,
 };
@@ -203,6 +203,7 @@ impl Running {
         } else {
             Some(Way::new(upstream_options(after))?)
         };
+        let outbound = if self.road.can_ask() { None } else { asker(after)? };
         let (before_in_app, in_app) = (places(before), places(after));
         if before_in_app != in_app || dispatch_options(before) != dispatch_options(after) {
             self.road.resize(dispatch_options(after), in_app).await?;
@@ -214,7 +215,8 @@ impl Running {
         if let Some(way) = way {
             self.upstream.go(way);
         }
-        foresee(&after.rules, &self.metrics);
+        foresee(after, &self.metrics);
+        self.road.ask_through(outbound);
         self.road.change(rulebook(after), reception_options(after));
         self.road.expect_token(after.admin.token.as_ref());
         self.drain.send_replace(after.gateway.drain);

@@ -19,7 +19,7 @@ use crate::{
     dispatch::App,
     store::{CommitError, Store, Want},
     transaction::{
-        arrival::{Arrival, Arriving, Course, Decision, arrive, turned_away},
+        arrival::{Arrival, Arriving, Course, Decision, Inquired, arrive, turned_away},
         history::Reason,
         identity::Identified,
         lock::LeaseId,
@@ -91,6 +91,8 @@ impl<S: Store, A: App> Intake<S, A> {
                 source: Some(source),
                 request: Arc::clone(&request),
                 claimed: reading.claimed.clone(),
+                came: now,
+                inquired: Inquired::No,
                 kept: Some((decision, reason)),
             };
             let (decided, transition) = arrive(&view, arrival, now);

@@ -61,6 +61,12 @@ impl<'r> Noted<'r> {
         Self { reading, decisions, why, source, started, acknowledged: false, app: None }
     }
 
+    /// The callback came then, and was asked about since.
+    pub const fn since(mut self, came: Instant) -> Self {
+        self.started = came;
+        self
+    }
+
     /// One decision on the callback as a whole.
     pub fn decision(&mut self, decision: Decision, why: impl Into<Cow<'r, str>>) {
         self.decisions(vec![decision], why);

@@ -12,12 +12,13 @@ use std::{
 use http::{HeaderMap, Method, Uri};
 
 use crate::{
-    callback::{Alias, Channel, Event, RequestView, Signature},
+    callback::{Alias, Channel, Event, Key, RequestView, Signature},
     provider::{
         self,
         contract::{Keyring, Provider, Unrecognised},
         extract::{Dialect, Found, Reader},
         generic::GENERIC,
+        inquiry::{self, Apis, Asking},
         mollie::{self, MOLLIE},
     },
     rule::{Head, ProviderChoice, Route, Rules},
@@ -81,6 +82,8 @@ pub struct Rulebook {
     pub rules: Rules,
     /// What callbacks are signed with.
     pub keyrings: Keyrings,
+    /// Whom to ask what has become of payments.
+    pub apis: Apis,
     /// The app, as it stands in keys and names.
     pub(super) upstream: Arc<str>,
     /// Rules that give other keys and names are of another era.
@@ -93,7 +96,13 @@ impl Rulebook {
     pub fn new(rules: Rules, keyrings: Keyrings, upstream: impl Into<Arc<str>>) -> Self {
         let upstream = upstream.into();
         let era = Era(rules.keying(&upstream));
-        Self { rules, keyrings, upstream, era }
+        Self { rules, keyrings, apis: Apis::new(), upstream, era }
+    }
+
+    /// The same, with providers that can be asked.
+    #[must_use]
+    pub fn asking(self, apis: Apis) -> Self {
+        Self { apis, ..self }
     }
 }
 
@@ -125,12 +134,22 @@ pub struct Reading {
     pub aliases: Vec<Alias>,
     /// The reference of a return that carries one.
     pub reference: Option<String>,
+    /// Whether its provider has said what has become of the payment.
+    pub inquired: bool,
+    /// Whether that gave it a name which it did not carry.
+    pub named: bool,
 }
 
 impl Reading {
     /// Reads a callback that came by `route`.
     #[must_use]
     pub fn of(route: &Route, whole: &Whole<'_>, book: &Rulebook, now: Timestamp) -> Self {
+        Self::told(route, whole, book, now, None)
+    }
+
+    /// The same, completed by what its provider says of the payment.
+    #[must_use]
+    pub fn told(route: &Route, whole: &Whole<'_>, book: &Rulebook, now: Timestamp, said: Option<&Event>) -> Self {
         let reader = Reader::new(&whole.view(route), route.dialect);
         let provider = match route.provider {
             ProviderChoice::Named(provider) => provider,
@@ -138,7 +157,7 @@ impl Reading {
             ProviderChoice::Auto => provider::recognise(&reader).unwrap_or(&GENERIC),
         };
         match route.channel {
-            Channel::Webhook => Self::of_webhook(route, whole, &reader, provider, book, now),
+            Channel::Webhook => Self::of_webhook(route, whole, &reader, provider, book, now, said),
             Channel::Return => Self::of_return(route, whole, &reader, provider, book),
         }
     }
@@ -150,6 +169,7 @@ impl Reading {
         provider: &'static Provider,
         book: &Rulebook,
         now: Timestamp,
+        said: Option<&Event>,
     ) -> Self {
         let head = whole.head();
         let keyring = book.keyrings.get(provider.name).unwrap_or(&NO_KEYS);
@@ -161,13 +181,18 @@ impl Reading {
             events
                 .into_iter()
                 .map(|event| {
+                    let event = match said {
+                        Some(said) => inquiry::completed(event, said),
+                        None => event,
+                    };
                     let policy = route.policy(&head, Some(provider), Some(&event), signature);
                     let places = match policy.identity {
                         IdentityBy::Places => provider::identity(&route.places, reader)?,
                         _ => Vec::new(),
                     };
                     let identified = identify(&scope, provider.name, &event, policy.identity, whole.body, &places);
-                    let identified = if signature == Signature::Absent { identified.unsigned() } else { identified };
+                    let unsigned = signature == Signature::Absent && said.is_none();
+                    let identified = if unsigned { identified.unsigned() } else { identified };
                     Ok(Statement { event, identified, policy })
                 })
                 .collect::<Result<Vec<_>, Unrecognised>>()
@@ -187,7 +212,8 @@ impl Reading {
         }
         let claimed = names.claimed(Channel::Webhook, policy.lock);
         let (aliases, reference) = (Vec::new(), None);
-        Self { provider, signature, statements, policy, claimed, aliases, reference }
+        let (inquired, named) = (said.is_some(), said.is_some_and(|said| !said.aliases.is_empty()));
+        Self { provider, signature, statements, policy, claimed, aliases, reference, inquired, named }
     }
 
     fn of_return(
@@ -209,7 +235,8 @@ impl Reading {
         names.event(provider, found.reference.as_deref(), &found.aliases);
         let claimed = names.claimed(Channel::Return, policy.lock);
         let (aliases, reference) = (found.aliases, found.reference);
-        Self { provider, signature, statements, policy, claimed, aliases, reference }
+        let (inquired, named) = (false, false);
+        Self { provider, signature, statements, policy, claimed, aliases, reference, inquired, named }
     }
 
     /// The events as the transition wants them.
@@ -219,8 +246,8 @@ impl Reading {
             identified: statement.identified,
             reference: Arc::from(&*statement.event.reference),
             // What anybody may have made up makes nothing stale.
-            state: statement.event.state.filter(|_| self.signature != Signature::Absent),
-            verified: self.signature == Signature::Valid,
+            state: statement.event.state.filter(|_| self.signature != Signature::Absent || self.inquired),
+            verified: self.signature == Signature::Valid || self.inquired,
             policy: Arc::clone(&statement.policy),
         };
         self.statements.iter().flatten().map(arriving).collect()
@@ -232,12 +259,12 @@ impl Reading {
         self.statements.iter().flatten().filter_map(|statement| statement.policy.patience()).min()
     }
 
-    /// Names that this callback, signed as it is, vouches to belong together.
+    /// Names that somebody vouches to belong together: whoever signed this callback, or its provider, who was asked.
     #[must_use]
     pub fn links(&self) -> Vec<(LockName, LockName)> {
-        match (self.signature, self.statements.as_deref()) {
+        match (self.signature == Signature::Valid || self.inquired, self.statements.as_deref()) {
             // In a batch nobody could tell which name belongs to which.
-            (Signature::Valid, Ok([_])) => {
+            (true, Ok([_])) => {
                 let (first, others) = match self.claimed.names.split_first() {
                     Some((first, others)) => (*first, others),
                     None => return Vec::new(),
@@ -271,10 +298,27 @@ impl Reading {
     #[must_use]
     pub fn joined_by(&self, told: bool) -> &'static str {
         match (told, self.claimed.kinds.len() > 1) {
+            (_, true) if self.named => "inquiry",
             (true, _) => "learned",
             (false, true) => "callback",
             (false, false) => "none",
         }
+    }
+
+    /// What its provider has to be asked, for it does not say what happened; `None` where it does, or nobody can be asked.
+    #[must_use]
+    pub fn question(&self, route: &Route, book: &Rulebook) -> Option<Asking> {
+        let inquiry = self.provider.inquiry?;
+        let api = book.apis.get(self.provider.name)?;
+        let Ok([statement]) = self.statements.as_deref() else { return None };
+        let by_state = matches!(statement.policy.identity, IdentityBy::Auto | IdentityBy::Event | IdentityBy::State);
+        if !by_state || !statement.identified.windowed || statement.policy.shadow {
+            return None;
+        }
+        let path = inquiry.path(&statement.event)?;
+        let scope = route.segments.iter().fold(Key::of("account"), |key, (name, value)| key.part(name, value)).finish();
+        let (api, payment) = (Arc::clone(api), statement.identified.transaction);
+        Some(Asking { api, path, reference: Arc::from(&*statement.event.reference), payment, scope })
     }
 }
 

@@ -27,6 +27,7 @@ pub static ADYEN: Provider = Provider {
     }),
     events: |reader, _| events(reader.json()),
     // Any 2xx does; older accounts look for the word.
+    inquiry: None,
     ack: Ack { status: StatusCode::OK, content_type: Some("text/plain"), body: "[accepted]" },
     refusal: 401,
     answer_limit: Duration::from_secs(10),

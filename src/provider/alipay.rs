@@ -27,6 +27,7 @@ pub static ALIPAY: Provider = Provider {
         check,
     }),
     events: |reader, _| Ok(vec![event(reader)?]),
+    inquiry: None,
     ack: Ack { status: StatusCode::OK, content_type: Some("text/plain"), body: "success" },
     refusal: 400,
     // It publishes none.

@@ -29,6 +29,7 @@ pub static BRAINTREE: Provider = Provider {
         check: |reader, keyring, _| check(reader, keyring),
     }),
     events: |reader, _| Ok(vec![event(reader)?]),
+    inquiry: None,
     ack: Ack::empty(StatusCode::OK),
     refusal: 400,
     answer_limit: Duration::from_secs(30),

@@ -25,6 +25,7 @@ pub static CHECKOUT: Provider = Provider {
         check: |reader, keyring, _| SIGNATURE.check(reader, keyring),
     }),
     events: |reader, _| Ok(vec![event(reader.json())?]),
+    inquiry: None,
     ack: Ack::empty(StatusCode::OK),
     refusal: 401,
     answer_limit: Duration::from_secs(10),

@@ -26,6 +26,8 @@
 //!   kind tells callbacks apart.
 //! - A signature is refused only for what the manual says. A check tries every key, compares in constant time, and takes the
 //!   moment from its argument. Nothing is ever fetched.
+//! - `inquiry` only where its callbacks leave open what happened, and only as its manual has it (`mollie.rs`): what is read
+//!   from the answer becomes `facts`, so the same rules hold as above.
 
 use std::time::Duration;
 
@@ -34,6 +36,7 @@ use http::StatusCode;
 pub use super::extract::Unrecognised;
 use super::{
     extract::Reader,
+    inquiry::Inquiry,
     signature::{Certificate, VerifyingKey},
 };
 use crate::{
@@ -57,6 +60,8 @@ pub struct Provider {
     pub scheme: Scheme,
     /// Reads the statements of a callback; never none.
     pub events: fn(&Reader<'_>, &Keyring) -> Result<Vec<Event>, Unrecognised>,
+    /// How it is asked what has become of a payment; `None` where it is not asked.
+    pub inquiry: Option<&'static Inquiry>,
     /// The answer that it takes for an acknowledgement.
     pub ack: Ack,
     /// The status with which a wrong signature is refused: one of 4xx or 5xx.

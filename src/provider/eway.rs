@@ -21,6 +21,7 @@ pub static EWAY: Provider = Provider {
         let code = code.ok_or_else(|| Unrecognised(format!("nothing stands at query:{ACCESS_CODE}")))?;
         Ok(vec![Event { reference: code.into_owned(), ..Event::default() }])
     },
+    inquiry: None,
     ack: Ack::empty(StatusCode::OK),
     refusal: 401,
     // A browser's.

@@ -17,6 +17,7 @@ pub static GENERIC: Provider = Provider {
     events: |_, _| {
         Err(Unrecognised("nothing is known of this provider: let a rule say where its reference stands".into()))
     },
+    inquiry: None,
     ack: Ack::empty(StatusCode::OK),
     refusal: 401,
     answer_limit: Duration::from_secs(5),

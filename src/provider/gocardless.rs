@@ -24,6 +24,7 @@ pub static GOCARDLESS: Provider = Provider {
         check: |reader, keyring, _| SIGNATURE.check(reader, keyring),
     }),
     events: |reader, _| events(reader.json()),
+    inquiry: None,
     ack: Ack::empty(StatusCode::NO_CONTENT),
     // "Invalid Token", which it asks for.
     refusal: 498,

@@ -26,6 +26,7 @@ pub static LEMONSQUEEZY: Provider = Provider {
         check: |reader, keyring, _| SIGNATURE.check(reader, keyring),
     }),
     events: |reader, _| Ok(vec![event(reader.json())?]),
+    inquiry: None,
     ack: Ack::empty(StatusCode::OK),
     refusal: 401,
     // It publishes none.

@@ -25,6 +25,7 @@ pub static MERCADOPAGO: Provider = Provider {
         check: |reader, keyring, _| check(reader, keyring),
     }),
     events: |reader, _| Ok(vec![event(reader)?]),
+    inquiry: None,
     ack: Ack::empty(StatusCode::OK),
     refusal: 401,
     answer_limit: Duration::from_secs(22),

@@ -25,6 +25,7 @@ pub static MIDTRANS: Provider = Provider {
         check: |reader, keyring, _| check(reader.json(), keyring),
     }),
     events: |reader, _| Ok(vec![event(reader)?]),
+    inquiry: None,
     ack: Ack::empty(StatusCode::OK),
     // How often it tries again depends on the answer; what is wrong stays wrong.
     refusal: 403,

@@ -12,6 +12,7 @@ use super::{
     amount,
     contract::{Ack, Keyring, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
     extract::{Found, Place, Reader, Value, decimal},
+    inquiry::{Access, Inquiry, Question},
     signature::{self, BodyMac},
 };
 use crate::callback::{Alias, Event, Signature, State};
@@ -29,6 +30,7 @@ pub static MOLLIE: Provider = Provider {
         check: |reader, keyring, _| check(reader, keyring),
     }),
     events: |reader, _| Ok(vec![event(reader)?]),
+    inquiry: Some(&INQUIRY),
     ack: Ack::empty(StatusCode::OK),
     refusal: 401,
     answer_limit: Duration::from_secs(15),
@@ -38,6 +40,18 @@ pub static MOLLIE: Provider = Provider {
         "https://docs.mollie.com/reference/webhooks-new",
         "https://docs.mollie.com/reference/webhooks-best-practices",
     ],
+};
+
+/// A classic webhook says that something has become of a payment; what, its payment says, with its refunds and chargebacks.
+static INQUIRY: Inquiry = Inquiry {
+    url: "https://api.mollie.com",
+    questions: &[Question {
+        is_for: |event| event.reference.starts_with("tr_"),
+        path: "/v2/payments/{reference}?embed=refunds,chargebacks",
+    }],
+    access: Access::Bearer,
+    read: payment,
+    sources: &["https://docs.mollie.com/reference/get-payment", "https://docs.mollie.com/reference/authentication"],
 };
 
 const SIGNATURE: BodyMac = BodyMac { header: "x-mollie-signature", prefix: "sha256=" };
@@ -128,6 +142,61 @@ fn next_generation(json: Value<'_>) -> Result<Event, Unrecognised> {
         currency,
         aliases: entity.at(["metadata", "hash"]).text()?.map(alias).into_iter().collect(),
     })
+}
+
+/// A payment, as the API shows it. Its status stays `paid` when money goes back, so that amounts and refunds are told too; a
+/// refund's own step is among them, for a refund that fails is as much of a change as one that is made.
+fn payment(json: Value<'_>) -> Result<Event, Unrecognised> {
+    if json.get("resource").needed()? != "payment" {
+        return Err(Unrecognised("it is no payment".into()));
+    }
+    let status = json.get("status").needed()?;
+    let amount = |name| Ok(json.at([name, "value"]).amount()?.and_then(|amount| decimal(&amount)));
+    let (refunded, charged_back) = (amount("amountRefunded")?, amount("amountChargedBack")?);
+    let moved = |amount: &Option<String>| {
+        amount.as_deref().is_some_and(|amount| amount.bytes().any(|digit| matches!(digit, b'1'..=b'9')))
+    };
+    let state = match (moved(&charged_back), moved(&refunded)) {
+        (true, _) => Some(State::ChargedBack),
+        (false, true) => Some(State::Refunded),
+        (false, false) => word(&status),
+    };
+    let refunds =
+        listed(json.at(["_embedded", "refunds"]), |refund| Ok(refund.get("status").text()?.unwrap_or_default()))?;
+    let chargebacks = listed(json.at(["_embedded", "chargebacks"]), |chargeback| {
+        Ok(Cow::Borrowed(if chargeback.get("reversedAt").text()?.is_some() { "reversed" } else { "" }))
+    })?;
+    let currency = json.at(["amount", "currency"]).text()?.and_then(|code| amount::currency(&code));
+    let alias = |hash: Cow<'_, str>| Alias { kind: Arc::from("payment_hash"), value: hash.into_owned() };
+    // A merchant may keep a text there, or another shape; then it names nothing.
+    let hash = json.at(["metadata", "hash"]).text().ok().flatten();
+    Ok(Event {
+        reference: reference(json.get("id").needed()?)?,
+        state,
+        detail: (state.map(State::as_str) != Some(&*status)).then(|| status.to_string()),
+        amount: amount("amount")?,
+        currency,
+        aliases: hash.map(alias).into_iter().collect(),
+        facts: facts([
+            ("status", Some(&status)),
+            ("refunded", refunded.as_deref().filter(|_| moved(&refunded))),
+            ("charged_back", charged_back.as_deref().filter(|_| moved(&charged_back))),
+            ("refunds", refunds.as_deref()),
+            ("chargebacks", chargebacks.as_deref()),
+        ]),
+        ..Event::default()
+    })
+}
+
+/// What a list holds, by id and step, in no order but its own; `None` where it holds nothing.
+fn listed<'j>(
+    list: Value<'j>,
+    step: fn(Value<'j>) -> Result<Cow<'j, str>, Unrecognised>,
+) -> Result<Option<String>, Unrecognised> {
+    let one = |item: Value<'j>| Ok(format!("{} {}", item.get("id").needed()?, step(item)?));
+    let mut told = list.items()?.map(one).collect::<Result<Vec<_>, Unrecognised>>()?;
+    told.sort_unstable();
+    Ok((!told.is_empty()).then(|| told.join(",")))
 }
 
 /// The state by the type's last word, else by the entity's status, which stays `paid` after a refund; with the

@@ -28,6 +28,7 @@ pub static PADDLE: Provider = Provider {
         check,
     }),
     events: |reader, _| Ok(vec![event(reader.json())?]),
+    inquiry: None,
     ack: Ack::empty(StatusCode::OK),
     refusal: 401,
     answer_limit: Duration::from_secs(5),

@@ -24,6 +24,7 @@ pub static PAYFAST: Provider = Provider {
         check: |reader, keyring, _| check(reader, keyring),
     }),
     events: |reader, _| Ok(vec![event(reader)?]),
+    inquiry: None,
     ack: Ack::empty(StatusCode::OK),
     refusal: 400,
     // It publishes none.

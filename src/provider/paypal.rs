@@ -28,6 +28,7 @@ pub static PAYPAL: Provider = Provider {
         check,
     }),
     events: |reader, _| events(reader.json()),
+    inquiry: None,
     ack: Ack::empty(StatusCode::OK),
     refusal: 400,
     // It publishes none.

@@ -25,6 +25,7 @@ pub static PAYSTACK: Provider = Provider {
         check: |reader, keyring, _| SIGNATURE.check(reader, keyring),
     }),
     events: |reader, _| Ok(vec![event(reader)?]),
+    inquiry: None,
     ack: Ack::empty(StatusCode::OK),
     refusal: 401,
     answer_limit: Duration::from_secs(30),

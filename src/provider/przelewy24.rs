@@ -26,6 +26,7 @@ pub static PRZELEWY24: Provider = Provider {
         check: |reader, keyring, _| check(reader.json(), keyring),
     }),
     events: |reader, _| Ok(vec![event(reader.json())?]),
+    inquiry: None,
     ack: Ack::empty(StatusCode::OK),
     refusal: 400,
     // It publishes none.

@@ -29,6 +29,7 @@ pub static STANDARD_WEBHOOKS: Provider = Provider {
         check,
     }),
     events: |reader, _| Ok(vec![event(reader)?]),
+    inquiry: None,
     ack: Ack::empty(StatusCode::OK),
     refusal: 401,
     answer_limit: Duration::from_secs(15),

@@ -28,6 +28,7 @@ pub static STRIPE: Provider = Provider {
         check,
     }),
     events: |reader, _| Ok(vec![event(reader.json())?]),
+    inquiry: None,
     ack: Ack::empty(StatusCode::OK),
     refusal: 400,
     // It publishes none.

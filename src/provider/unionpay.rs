@@ -30,6 +30,7 @@ pub static UNIONPAY: Provider = Provider {
         check,
     }),
     events: |reader, _| Ok(vec![event(reader)?]),
+    inquiry: None,
     ack: Ack::empty(StatusCode::OK),
     refusal: 400,
     // It publishes none.

@@ -29,6 +29,7 @@ pub static WECHATPAY_V3: Provider = Provider {
         check,
     }),
     events: |reader, keyring| Ok(vec![event(reader, keyring)?]),
+    inquiry: None,
     ack: Ack::empty(StatusCode::NO_CONTENT),
     refusal: 401,
     answer_limit: Duration::from_secs(5),

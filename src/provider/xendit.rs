@@ -25,6 +25,7 @@ pub static XENDIT: Provider = Provider {
         check: |reader, keyring, _| signature::token(reader.view(), TOKEN, keyring),
     }),
     events: |reader, _| Ok(vec![event(reader)?]),
+    inquiry: None,
     ack: Ack::empty(StatusCode::OK),
     refusal: 401,
     // It publishes none.

@@ -19,6 +19,7 @@ static SLOW: Provider = Provider {
     recognise: |_| false,
     scheme: Scheme::Unsigned,
     events: |_, _| Err(Unrecognised(String::new())),
+    inquiry: None,
     ack: Ack { status: StatusCode::OK, content_type: None, body: "" },
     refusal: 400,
     answer_limit: Duration::from_secs(5),

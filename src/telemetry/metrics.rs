@@ -48,6 +48,10 @@ pub const DECISIONS: [&str; 12] = [
 /// What came of an attempt; the label `outcome`.
 pub const OUTCOMES: [&str; 4] = ["accepted", "rejected", "not_sent", "unknown"];
 
+/// What came of a question to a provider; the label `result`.
+pub const INQUIRIES: [&str; 10] =
+    ["found", "another", "not_found", "refused", "limited", "unreadable", "failed", "timeout", "resting", "crowded"];
+
 /// How a webhook and a return were found to belong together; the label `by` (`none`: they were kept apart by channel).
 pub const JOINED_BY: [&str; 5] = ["callback", "inquiry", "lookup", "learned", "none"];
 
@@ -82,6 +86,7 @@ pub struct Metrics {
     callbacks: Family<CallbackLabels, Counter>,
     rules: Mutex<BTreeSet<Arc<str>>>,
     deliveries: Family<DeliveryLabels, Counter>,
+    inquiries: Family<InquiryLabels, Counter>,
     joined: Family<JoinedLabels, Counter>,
     joined_by: [Counter; JOINED_BY.len()],
     acknowledged: [Counter; 2],
@@ -89,6 +94,8 @@ pub struct Metrics {
     lock_wait: Channels<Histogram>,
     /// From an attempt's first byte to the end of its answer.
     pub delivery_seconds: Histogram,
+    /// How long providers took over questions, tries and pauses included.
+    pub inquiry_seconds: Histogram,
     /// How long webhooks were held before they were forwarded.
     pub hold_seconds: Histogram,
     /// What the gate itself took of a callback's time: hold, turn and work, without the app.
@@ -174,6 +181,7 @@ impl Metrics {
                 "Attempts to bring an event to the app, by what came of them",
                 Family::default(),
             ),
+            inquiries: of.add("inquiries", "Questions to providers, by what came of them", Family::default()),
             joined_by,
             joined: of.add("joined", "Callbacks, by how the other channel's names were found", joined),
             acknowledged: ["accept", "answer_within"].map(|by| acknowledged.get_or_create_owned(&JoinedLabels { by })),
@@ -186,6 +194,7 @@ impl Metrics {
                 "How long the app took over a callback",
                 Histogram::new(WAITS),
             ),
+            inquiry_seconds: of.add("inquiry_seconds", "How long providers took over questions", Histogram::new(WAITS)),
             hold_seconds: of.add("hold_seconds", "How long webhooks were held", Histogram::new(HOLDS)),
             added_latency_seconds: of.add(
                 "added_latency_seconds",
@@ -271,6 +280,12 @@ impl Metrics {
         self.deliveries.get_or_create(&DeliveryLabels { provider, outcome }).inc();
     }
 
+    /// Counts one question to a provider (see [`INQUIRIES`]).
+    pub fn count_inquiry(&self, provider: &'static str, result: &'static str) {
+        let result = known(&INQUIRIES, result);
+        self.inquiries.get_or_create(&InquiryLabels { provider, result }).inc();
+    }
+
     /// Counts one callback by how it was joined (see [`JOINED_BY`]).
     pub fn count_joined(&self, by: &'static str) {
         match JOINED_BY.iter().position(|known| *known == by) {
@@ -353,6 +368,13 @@ impl Metrics {
             for outcome in OUTCOMES {
                 self.deliveries.get_or_create_owned(&DeliveryLabels { provider, outcome });
             }
+        }
+    }
+
+    /// What can come of questions to this provider stands there from the start, at zero.
+    pub fn foresee_inquiries(&self, provider: &'static str) {
+        for result in INQUIRIES {
+            self.inquiries.get_or_create_owned(&InquiryLabels { provider, result });
         }
     }
 
@@ -537,6 +559,12 @@ struct CallbackLabels {
     provider: &'static str,
     channel: &'static str,
     decision: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct InquiryLabels {
+    provider: &'static str,
+    result: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

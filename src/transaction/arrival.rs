@@ -1,6 +1,6 @@
 //! What follows when a webhook has been read whole: what each of its events is, and what becomes of the request.
 
-use std::{borrow::Cow, net::IpAddr, sync::Arc};
+use std::{borrow::Cow, net::IpAddr, sync::Arc, time::Duration};
 
 use super::{
     effect::{Change, Effect, LEASE_MARGIN, Transition, View, queue, writable},
@@ -47,8 +47,25 @@ pub struct Arrival {
     pub request: Arc<StoredRequest>,
     /// What it must not overlap with.
     pub claimed: Claimed,
+    /// When it came. It may have been asked about since.
+    pub came: Timestamp,
+    /// Whether its provider was asked what has become of its payment.
+    pub inquired: Inquired,
     /// Whether it is kept for a person instead of being forwarded; as what, and why.
     pub kept: Option<(Decision, Reason)>,
+}
+
+/// Whether a provider was asked about what a callback reports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Inquired {
+    /// It was not, or nobody knew.
+    #[default]
+    No,
+    /// It says what has become of the payment, or had, when it looked. What is a repeat by that alone is asked about once
+    /// more after this time.
+    Once(Duration),
+    /// This is what was to be asked about once more, and the version of that. Its sender has heard of success.
+    Again(LeaseId, u64),
 }
 
 /// What the gate made of one event; a label in metrics and a line of history.
@@ -158,6 +175,15 @@ pub struct Decided {
 /// Decides an arrival.
 #[must_use]
 pub fn arrive(view: &View, arrival: Arrival, now: Timestamp) -> (Decided, Transition) {
+    let inquired = arrival.inquired;
+    let (decided, mut transition) = decide(view, arrival, now);
+    if let Inquired::Again(id, version) = inquired {
+        transition.deliveries.push(Change::Remove(id, version));
+    }
+    (decided, transition)
+}
+
+fn decide(view: &View, arrival: Arrival, now: Timestamp) -> (Decided, Transition) {
     let findings: Vec<Finding> = arrival.events.iter().map(|event| find(view, event, now)).collect();
     if let Some(chosen) = brings_something_new(&arrival, &findings) {
         return deliver(view, arrival, &findings, chosen, now);
@@ -195,6 +221,15 @@ pub fn arrive(view: &View, arrival: Arrival, now: Timestamp) -> (Decided, Transi
     let (mut course, why) = course.unwrap_or((Course::Unremembered, "no event"));
     if arrival.events.iter().any(|event| event.policy.shadow) {
         course = Course::Shadow;
+    }
+    if let (Inquired::Once(pause), Course::Wait(_) | Course::Replay(_) | Course::Ack, [event]) =
+        (arrival.inquired, &course, &*arrival.events)
+        && !pause.is_zero()
+    {
+        // The answer may be older than the change that it reports, and its sender will not come again.
+        let (id, policy, phase) = (arrival.next, Arc::clone(&event.policy), Phase::Recheck { at: now.after(pause) });
+        transition.deliveries.push(Change::Put(new_delivery(id, arrival, policy, phase)));
+        return (Decided { decisions, course, why }, transition);
     }
     if matches!(course, Course::Again(_)) {
         // Whatever has to follow is decided then: two batches that wait on each other's followers would make more
@@ -320,6 +355,8 @@ fn find_pending(delivery: &Delivery, claim: &Claim, event: &Arriving, now: Times
         Phase::Queued => (Course::Wait(delivery.id), "another waits for its turn"),
         Phase::InFlight { .. } => (Course::Wait(delivery.id), "another is in the app"),
         Phase::Unknown { .. } => (Course::Retryable, "it is unknown whether the app got it"),
+        // No claim is pending in what only asks.
+        Phase::Recheck { .. } => (Course::Retryable, "its provider is asked once more"),
         Phase::Retrying { .. } => (Course::Retryable, "a failed try will be repeated"),
         Phase::Review { .. } if contradicts(event, claim) => {
             let why = "the same event tells another state than the one that waits for a person";
@@ -428,24 +465,22 @@ fn deliver(
     }
     let phase = if shadow {
         Phase::InFlight { lease_until: now.after(policy.timeout + LEASE_MARGIN) }
-    } else if policy.hold.is_zero() || view.returned {
+    } else if view.returned || arrival.came.after(policy.hold) <= now {
         Phase::Queued
     } else {
-        Phase::Held { until: now.after(policy.hold) }
+        Phase::Held { until: arrival.came.after(policy.hold) }
     };
     // One sender hears of the whole: at once, if that is right for all that it brings.
     let new = arrival.events.iter().zip(findings).filter(|(_, finding)| is_new(finding.decision));
     let owed = !shadow && new.map(|(event, _)| event.policy.answer).all(|answer| answer == AnswerBy::Accept);
     let id = arrival.id;
-    let mut delivery = Delivery { owed, ..new_delivery(id, arrival, policy, phase, now) };
-    let new = || transition.transactions.iter().map(|(key, _)| *key);
-    if delivery.phase == Phase::Queued && view.deliveries.iter().any(|earlier| delivery.comes_after(earlier, new())) {
-        delivery.phase = Phase::Held { until: Timestamp::NEVER };
-    }
+    let again = matches!(arrival.inquired, Inquired::Again(..));
+    let delivery = new_delivery(id, arrival, policy, phase);
     if owed {
         transition.history.extend(delivery.lines(&What::Acknowledged, now));
     }
-    if delivery.phase == Phase::Queued {
+    let delivery = Delivery { owed: owed || again, ..delivery };
+    if phase == Phase::Queued {
         queue(view, &delivery, &mut transition);
     }
     transition.deliveries.push(Change::Put(delivery));
@@ -467,7 +502,7 @@ fn for_a_person(
     transition: &mut Transition,
 ) {
     let phase = Phase::Review { since: now, reason };
-    let delivery = new_delivery(id, arrival, Arc::clone(policy), phase, now);
+    let delivery = new_delivery(id, arrival, Arc::clone(policy), phase);
     for event in &delivery.letter.events {
         let (transaction, what) = (event.transaction, What::Moved(phase));
         transition.history.push(Line { at: now, transaction, delivery: Some(id), attempt: 0, what });
@@ -476,7 +511,7 @@ fn for_a_person(
     transition.effects.push(Effect::Alarm(id, reason.told()));
 }
 
-fn new_delivery(id: LeaseId, arrival: Arrival, policy: Arc<Policy>, phase: Phase, now: Timestamp) -> Delivery {
+fn new_delivery(id: LeaseId, arrival: Arrival, policy: Arc<Policy>, phase: Phase) -> Delivery {
     let carried = |event: &Arriving| Carried {
         reference: Arc::clone(&event.reference),
         transaction: event.identified.transaction,
@@ -491,9 +526,10 @@ fn new_delivery(id: LeaseId, arrival: Arrival, policy: Arc<Policy>, phase: Phase
         request: arrival.request,
         claimed: arrival.claimed,
         policy,
-        arrived: now,
+        arrived: arrival.came,
     };
-    Delivery { id, version: 0, letter: Arc::new(letter), phase, attempts: 0, owed: false }
+    let owed = matches!(arrival.inquired, Inquired::Again(..)) || matches!(phase, Phase::Recheck { .. });
+    Delivery { id, version: 0, letter: Arc::new(letter), phase, attempts: 0, owed }
 }
 
 /// A repeat keeps its identity known for longer, and marks that one more delivery has to follow.
@@ -539,7 +575,6 @@ fn follow_up(view: &View, event: &Arriving, arrival: &Arrival, now: Timestamp, t
         return;
     }
     let phase = Phase::Held { until };
-    let next =
-        Delivery { owed: true, ..new_delivery(arrival.next, arrival.clone(), Arc::clone(&event.policy), phase, now) };
+    let next = Delivery { owed: true, ..new_delivery(arrival.next, arrival.clone(), Arc::clone(&event.policy), phase) };
     transition.deliveries.push(Change::Put(next));
 }

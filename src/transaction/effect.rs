@@ -148,6 +148,8 @@ pub enum Change {
 pub enum Effect {
     /// Tell those who wait on this delivery.
     Tell(LeaseId, Ending),
+    /// Its provider has to be asked once more.
+    Ask(LeaseId),
     /// A person has to look at it.
     Alarm(LeaseId, &'static str),
 }
@@ -208,7 +210,7 @@ impl Transition {
                 Phase::InFlight { .. } => true,
                 // Its sender is told that a person has it.
                 Phase::Review { .. } => true,
-                Phase::Held { .. } | Phase::Queued => delivery.owed,
+                Phase::Held { .. } | Phase::Queued | Phase::Recheck { .. } => delivery.owed,
                 Phase::Unknown { .. } | Phase::Retrying { .. } => delivery.owed || durable == Durable::Outcome,
             },
             Change::Remove(..) => durable == Durable::Outcome,

@@ -149,10 +149,6 @@ pub struct Letter {
 }
 
 impl Letter {
-    pub(super) fn shares_a_transaction(&self, other: &Self) -> bool {
-        self.events.iter().any(|event| other.events.iter().any(|another| another.transaction == event.transaction))
-    }
-
     /// The transactions of its events, each once.
     pub fn transactions(&self) -> impl Iterator<Item = Key> {
         let once = |(index, event): (usize, &Carried)| {
@@ -200,6 +196,12 @@ pub enum Phase {
         /// When that became clear.
         since: Timestamp,
     },
+    /// By what its provider said it is a repeat, as its sender has heard. It claims nothing; its provider is asked once
+    /// more, and it goes to the app if it brings something after all.
+    Recheck {
+        /// When.
+        at: Timestamp,
+    },
     /// A try failed and the next one is ours.
     Retrying {
         /// When.
@@ -223,6 +225,7 @@ impl Phase {
             Self::Queued => "queued",
             Self::InFlight { .. } => "in_flight",
             Self::Unknown { .. } => "unknown",
+            Self::Recheck { .. } => "recheck",
             Self::Retrying { .. } => "retrying",
             Self::Review { .. } => "review",
         }
@@ -239,7 +242,7 @@ impl Delivery {
             Phase::Queued | Phase::Review { .. } => None,
             Phase::InFlight { lease_until } => Some(lease_until),
             Phase::Unknown { since } => Some(since.after(self.letter.policy.quiet)),
-            Phase::Retrying { at } => Some(at),
+            Phase::Recheck { at } | Phase::Retrying { at } => Some(at),
         }
     }
 
@@ -252,6 +255,7 @@ impl Delivery {
             | Phase::Queued
             | Phase::InFlight { .. }
             | Phase::Unknown { .. }
+            | Phase::Recheck { .. }
             | Phase::Retrying { .. } => None,
         }
     }
@@ -261,27 +265,8 @@ impl Delivery {
     pub const fn is_under_way(&self) -> bool {
         match self.phase {
             Phase::Held { .. } | Phase::Queued | Phase::InFlight { .. } => true,
-            Phase::Unknown { .. } | Phase::Retrying { .. } | Phase::Review { .. } => false,
+            Phase::Unknown { .. } | Phase::Recheck { .. } | Phase::Retrying { .. } | Phase::Review { .. } => false,
         }
-    }
-
-    /// Whether it has been tried and will be tried again, with nobody in the app on its account.
-    const fn is_tried_again(&self) -> bool {
-        match self.phase {
-            Phase::Retrying { .. } => true,
-            Phase::Held { .. } | Phase::Queued => self.attempts > 0,
-            Phase::InFlight { .. } | Phase::Unknown { .. } | Phase::Review { .. } => false,
-        }
-    }
-
-    /// Whether it must not overtake this one: an earlier event of its payment that is being tried again. Where nobody may be
-    /// acknowledged first nothing waits so, for its sender would hang up on it. `new` are the transactions of which it brings
-    /// something new: what merely goes along is in order.
-    pub(super) fn comes_after(&self, other: &Self, mut new: impl Iterator<Item = Key>) -> bool {
-        other.id < self.id
-            && other.is_tried_again()
-            && (self.owed || self.letter.policy.patience().is_some())
-            && new.any(|new| other.letter.transactions().any(|theirs| theirs == new))
     }
 
     /// Whether it carries anything that does not tell what happened.

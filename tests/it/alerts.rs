@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     support::{
-        Office, Standing,
+        Office, Standing, Till,
         authority::Authority,
         office::BRACKETS,
         promql::{Page, promtool},
@@ -17,12 +17,14 @@ use crate::{
     tidy::{files, read, root},
 };
 
-/// A gate after all that can happen to callbacks has happened to some, and the app behind it.
-pub async fn a_gate_that_has_worked() -> (Standing, Office) {
+/// A gate's page of figures after all that can happen to callbacks has happened to some.
+pub async fn page_of_a_gate_that_has_worked() -> Page {
     let mut office = Office::open().await;
     let authority = Authority::new();
     let pair = authority.issue("pay", &["pay.example"]);
-    let more = format!("upstream.check_every = '20ms'\n{NINJA}quiet = '20s'\n{}", pair.table("127.0.0.1:0"));
+    let till = Till::open().await;
+    let asked = till.asked_with(&["test_a"], "");
+    let more = format!("upstream.check_every = '20ms'\n{NINJA}quiet = '20s'\n{asked}{}", pair.table("127.0.0.1:0"));
     let gate = Standing::before(&office.url(), &more).await;
     let first = gate.begin(mollie("tr_1")).await;
     let visit = office.next().await;
@@ -46,23 +48,17 @@ pub async fn a_gate_that_has_worked() -> (Standing, Office) {
     gate.until("it is known whether the app is up", || gate.shown("upstream_up").is_some()).await;
     let certificate = "certificate_expiry_timestamp_seconds{name=\"pay.example\"}";
     gate.until("the end of its certificate is told", || gate.shown(certificate).is_some()).await;
-    (gate, office)
-}
-
-/// Its page of figures.
-pub async fn page_of_a_gate_that_has_worked() -> Page {
-    let (gate, _office) = a_gate_that_has_worked().await;
     Page::parse(&gate.admin("/metrics").await.body)
 }
 
 /// An alert as its file tells it: each key with its value, text in blocks joined by spaces.
-pub type Alert = BTreeMap<String, String>;
+type Alert = BTreeMap<String, String>;
 
 /// What may stand in one.
 const KEYS: [&str; 8] = ["expr", "for", "labels", "severity", "annotations", "summary", "description", "runbook"];
 
 /// The files of a kind among the alerts.
-pub fn those(suffix: &str) -> Vec<PathBuf> {
+fn those(suffix: &str) -> Vec<PathBuf> {
     let all = files(&root().join("alerts")).into_iter();
     let those: Vec<_> = all.filter(|path| path.to_string_lossy().ends_with(suffix)).collect();
     assert!(!those.is_empty(), "no {suffix}");
@@ -70,7 +66,7 @@ pub fn those(suffix: &str) -> Vec<PathBuf> {
 }
 
 /// Reads the few forms in which our own file is written; promtool says whether it is sound, and how many there are.
-pub fn alerts() -> Vec<Alert> {
+fn alerts() -> Vec<Alert> {
     let text: String = those(".rules.yml").iter().map(|path| read(path)).collect();
     let group = |line: &str| line.starts_with("- name: ") || line == "rules:";
     let tells = |line: &&str| !line.is_empty() && !line.starts_with('#') && !group(line);

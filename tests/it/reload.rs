@@ -10,7 +10,7 @@ use oncegate::{
 use tokio::net::TcpStream;
 
 use crate::support::{
-    Authority, Office, Standing,
+    Authority, Office, Standing, Till,
     authority::handshake,
     office::{BRACKETS, WELCOME},
     standing::{HOOK, NINJA, back, config, connect, heard, mollie, post},
@@ -450,4 +450,18 @@ async fn an_address_comes_to_speak_tls_and_ceases_to() {
         assert!(told.contains("oncegate-decision: replayed\r\n"), "{told}");
     }
     assert_eq!(Loaded::from_text("test", &encrypted, &World::real()).files, [], "certificates have their own keeper");
+}
+
+#[tokio::test]
+async fn a_key_that_is_put_in_while_the_gate_runs_is_used_and_one_that_is_taken_out_is_not() {
+    let (till, office) = (Till::open().await, Office::open().await);
+    till.knows("tr_1", "paid", "hash");
+    let mut filed = Filed::before(&office.url(), NINJA).await;
+    let _seen = office.answer_all(BRACKETS);
+    let keyed = format!("{NINJA}{}", till.asked_with(&["test_a"], ""));
+    for (more, asked) in [(NINJA, 0), (&*keyed, 1), (NINJA, 1)] {
+        filed.change(more).await;
+        filed.gate.ask(mollie("tr_1")).await.is_brackets();
+        assert_eq!(till.asked().len(), asked);
+    }
 }

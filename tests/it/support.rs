@@ -12,6 +12,7 @@ pub mod process;
 pub mod promql;
 pub mod shop;
 pub mod standing;
+pub mod till;
 pub mod wire;
 
 pub use self::{
@@ -22,5 +23,6 @@ pub use self::{
     office::Office,
     shop::Shop,
     standing::{Standing, Told},
+    till::Till,
     wire::Wire,
 };

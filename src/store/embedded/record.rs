@@ -358,6 +358,7 @@ fn write_phase(pen: &mut Pen<'_>, phase: Phase) {
         Phase::Unknown { since } => (3, since),
         Phase::Retrying { at } => (4, at),
         Phase::Review { since, .. } => (5, since),
+        Phase::Recheck { at } => (6, at),
     };
     pen.u8(number);
     pen.time(time);
@@ -375,6 +376,7 @@ fn read_phase(eye: &mut Eye<'_>) -> Read<Phase> {
         3 => Phase::Unknown { since: time },
         4 => Phase::Retrying { at: time },
         5 => Phase::Review { since: time, reason: eye.word(&REASONS)? },
+        6 => Phase::Recheck { at: time },
         _ => return eye.damaged(),
     })
 }

@@ -575,6 +575,7 @@ fn every_record_is_read_as_it_was_written() {
         Phase::InFlight { lease_until: later(1) },
         Phase::Unknown { since: later(2) },
         Phase::Retrying { at: later(3) },
+        Phase::Recheck { at: later(3) },
         Phase::Review { since: later(4), reason: Reason::Overflow },
     ] {
         deliveries.push(delivery(9, "tr_1", phase));

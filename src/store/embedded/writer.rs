@@ -357,7 +357,7 @@ fn take_up_delivery(
             }
         },
         Phase::Unknown { since } => *since = (*since).min(now),
-        Phase::Held { .. } | Phase::Queued | Phase::Retrying { .. } | Phase::Review { .. } => {}
+        Phase::Held { .. } | Phase::Queued | Phase::Recheck { .. } | Phase::Retrying { .. } | Phase::Review { .. } => {}
     }
     let lease = leases.remove(&id);
     let may_be_in_app = matches!(delivery.phase, Phase::InFlight { .. } | Phase::Unknown { .. });

@@ -1,0 +1,352 @@
+//! Asks a provider what has become of a payment: one question for all who want to know, with bounds, limits and rests.
+//!
+//! Whatever goes wrong, the caller hears that nothing is known; a callback is then dealt with as if nobody could be asked.
+
+mod accounts;
+mod breaker;
+mod rounds;
+mod sources;
+
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use dashmap::DashMap;
+use http::{
+    HeaderValue, Request, Response, StatusCode,
+    header::{ACCEPT, AUTHORIZATION, RETRY_AFTER, USER_AGENT},
+};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::Instant,
+};
+
+use self::{accounts::Accounts, breaker::Breaker, rounds::Rounds, sources::Sources};
+use crate::{
+    callback::{Event, Key},
+    outbound::{Outbound, OutboundError},
+    provider::inquiry::{Asking, Told},
+    telemetry::Metrics,
+    time::{Clock, SteadyClock},
+};
+
+/// What came of a question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// This has become of the payment.
+    Event(Arc<Event>),
+    /// The answer is about another payment.
+    Another,
+    /// Nobody knows.
+    Nothing(Why),
+}
+
+/// Why nothing is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// No account knows of such a payment.
+    NotFound,
+    /// No key is let in.
+    Refused,
+    /// We ask too much, says the provider.
+    Limited,
+    /// It said what nobody can read.
+    Unreadable,
+    /// It can't be reached, or has failed.
+    Failed,
+    /// It took too long.
+    TooSlow,
+    /// It has failed before, and is left alone for a while.
+    Resting,
+    /// Too much is asked already, or by this sender.
+    Crowded,
+}
+
+impl Known {
+    /// The word in metrics.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Event(_) => "found",
+            Self::Another => "another",
+            Self::Nothing(Why::NotFound) => "not_found",
+            Self::Nothing(Why::Refused) => "refused",
+            Self::Nothing(Why::Limited) => "limited",
+            Self::Nothing(Why::Unreadable) => "unreadable",
+            Self::Nothing(Why::Failed) => "failed",
+            Self::Nothing(Why::TooSlow) => "timeout",
+            Self::Nothing(Why::Resting) => "resting",
+            Self::Nothing(Why::Crowded) => "crowded",
+        }
+    }
+}
+
+/// Questions to one provider that are under way at once; one more waits.
+const AT_ONCE: usize = 16;
+/// Callbacks that wait for an answer; one more is not asked about.
+const WAITING: usize = 4096;
+/// How often a question is put before it is given up, if the time allows it.
+const TRIES: u32 = 3;
+/// The pause before a question is put again; it doubles.
+const PAUSE: Duration = Duration::from_millis(250);
+/// How long a provider is left alone that does not say for how long.
+const LIMITED: Duration = Duration::from_secs(10);
+
+/// Asks, and keeps what has to be known from one question to the next.
+pub struct Inquiry {
+    outbound: ArcSwapOption<Outbound>,
+    clock: SteadyClock,
+    metrics: Arc<Metrics>,
+    rounds: Mutex<Rounds<Key, Round>>,
+    accounts: Mutex<Accounts>,
+    sources: Mutex<Sources>,
+    providers: DashMap<&'static str, Arc<Desk>>,
+    waiting: AtomicUsize,
+}
+
+/// Who waits for the answer to one question.
+type Round = Arc<watch::Sender<Option<Known>>>;
+
+/// What is known of one provider.
+struct Desk {
+    places: Semaphore,
+    breaker: Mutex<Breaker>,
+}
+
+impl Inquiry {
+    /// Nobody can be asked before [`Self::through`].
+    #[must_use]
+    pub fn new(clock: SteadyClock, metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self {
+            outbound: ArcSwapOption::empty(),
+            clock,
+            metrics,
+            rounds: Mutex::default(),
+            accounts: Mutex::default(),
+            sources: Mutex::default(),
+            providers: DashMap::new(),
+            waiting: AtomicUsize::new(0),
+        })
+    }
+
+    /// From now on it is asked through this.
+    pub fn through(&self, outbound: Outbound) {
+        self.outbound.store(Some(Arc::new(outbound)));
+    }
+
+    /// Whether anybody can be asked.
+    #[must_use]
+    pub fn can_ask(&self) -> bool {
+        self.outbound.load().is_some()
+    }
+
+    /// What has become of a payment, by an answer to a question that is sent after this call; within the limit of `asking`.
+    pub async fn ask(self: &Arc<Self>, asking: Asking, source: Option<IpAddr>) -> Known {
+        let (provider, limit) = (asking.api.provider, asking.api.timeout);
+        let deadline = Instant::now() + limit;
+        let crowded = || {
+            self.metrics.count_inquiry(provider, Known::Nothing(Why::Crowded).as_str());
+            Known::Nothing(Why::Crowded)
+        };
+        let Some(_seat) = Seat::take(self) else { return crowded() };
+        if let Some(source) = source
+            && !lock(&self.sources).admit(source, self.clock.now())
+        {
+            return crowded();
+        }
+        let payment = asking.payment;
+        let (round, is_first) = lock(&self.rounds).join(payment, || Arc::new(watch::Sender::new(None)));
+        let mut answers = round.subscribe();
+        if is_first {
+            let keeping = Keeping { inquiry: Arc::clone(self), payment };
+            tokio::spawn(keeping.answer(asking, round));
+        } else {
+            drop(round);
+        }
+        let known = match tokio::time::timeout_at(deadline, answers.wait_for(Option::is_some)).await {
+            Ok(Ok(known)) => known.clone().unwrap_or(Known::Nothing(Why::Failed)),
+            Ok(Err(_)) => Known::Nothing(Why::Failed),
+            Err(_) => Known::Nothing(Why::TooSlow),
+        };
+        let guessed = matches!(known, Known::Another | Known::Nothing(Why::NotFound | Why::Refused));
+        if let Some(source) = source.filter(|_| !guessed) {
+            lock(&self.sources).give_back(source);
+        }
+        known
+    }
+
+    /// Puts one question, whatever it takes, and counts what came of it.
+    async fn put(&self, asking: &Asking) -> Known {
+        let provider = asking.api.provider;
+        let started = Instant::now();
+        let known = self.within_limits(asking, started + asking.api.timeout).await;
+        self.metrics.count_inquiry(provider, known.as_str());
+        if !matches!(known, Known::Nothing(Why::Resting)) {
+            self.metrics.inquiry_seconds.observe(started.elapsed().as_secs_f64());
+        }
+        match &known {
+            Known::Another => tracing::error!(provider, "an answer was about another payment than was asked for"),
+            Known::Nothing(Why::Refused) => tracing::warn!(provider, "no key of [provider.{provider}] is let in"),
+            _ => {}
+        }
+        known
+    }
+
+    async fn within_limits(&self, asking: &Asking, deadline: Instant) -> Known {
+        let desk = Arc::clone(self.providers.entry(asking.api.provider).or_default().value());
+        let Ok(place) = tokio::time::timeout_at(deadline, desk.places.acquire()).await else {
+            return Known::Nothing(Why::Crowded);
+        };
+        let Some(outbound) = self.outbound.load_full() else { return Known::Nothing(Why::Failed) };
+        let mut last = Known::Nothing(Why::Resting);
+        for attempt in 0..TRIES {
+            if !lock(&desk.breaker).admits(self.clock.now()) {
+                break;
+            }
+            let pause = match tokio::time::timeout_at(deadline, self.with_every_key(&outbound, asking)).await {
+                Ok(Tried::Said(known)) => {
+                    lock(&desk.breaker).well();
+                    return known;
+                }
+                Ok(Tried::Limited(pause)) => {
+                    lock(&desk.breaker).rest(self.clock.now(), pause);
+                    last = Known::Nothing(Why::Limited);
+                    pause
+                }
+                Ok(Tried::Failed(why)) => {
+                    lock(&desk.breaker).failed(self.clock.now());
+                    tracing::warn!(provider = asking.api.provider, why, "a question to a provider has failed");
+                    last = Known::Nothing(Why::Failed);
+                    PAUSE * 2_u32.pow(attempt)
+                }
+                Err(_) => {
+                    lock(&desk.breaker).failed(self.clock.now());
+                    return Known::Nothing(Why::TooSlow);
+                }
+            };
+            if attempt + 1 == TRIES || Instant::now() + pause >= deadline {
+                break;
+            }
+            tokio::time::sleep(pause).await;
+        }
+        drop(place);
+        last
+    }
+
+    /// Asks with one key after the other, the likeliest first, until one account knows of the payment.
+    async fn with_every_key(&self, outbound: &Outbound, asking: &Asking) -> Tried {
+        let api = &asking.api;
+        let order = lock(&self.accounts).order(asking.scope, api.keys.len());
+        let mut refused = 0;
+        for place in order {
+            let response = match once(outbound, asking, &api.keys[place]).await {
+                Ok(response) => response,
+                Err(error) => return Tried::Failed(error.to_string()),
+            };
+            match response.status() {
+                StatusCode::OK => {
+                    lock(&self.accounts).answered(asking.scope, place);
+                    return Tried::Said(match api.inquiry.told(&asking.reference, response.body()) {
+                        Told::Event(event) => Known::Event(event),
+                        Told::Another => Known::Another,
+                        Told::Unreadable(why) => {
+                            tracing::warn!(provider = api.provider, %why, "an answer of a provider can't be read");
+                            Known::Nothing(Why::Unreadable)
+                        }
+                    });
+                }
+                StatusCode::NOT_FOUND => {}
+                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => refused += 1,
+                StatusCode::TOO_MANY_REQUESTS => return Tried::Limited(retry_after(&response)),
+                other => return Tried::Failed(format!("it answers with {other}")),
+            }
+        }
+        Tried::Said(Known::Nothing(if refused == api.keys.len() { Why::Refused } else { Why::NotFound }))
+    }
+}
+
+/// What came of asking with every key.
+enum Tried {
+    Said(Known),
+    Limited(Duration),
+    Failed(String),
+}
+
+/// One request, to where the configuration says and nowhere else: a redirect is no answer.
+async fn once(outbound: &Outbound, asking: &Asking, key: &HeaderValue) -> Result<Response<Bytes>, OutboundError> {
+    let mut request = Request::new(Bytes::new());
+    let url = format!("{}{}", asking.api.url, asking.path);
+    *request.uri_mut() = url.parse().map_err(|_| OutboundError::Address(http::Uri::default()))?;
+    let headers = request.headers_mut();
+    headers.insert(AUTHORIZATION, key.clone());
+    headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+    headers.insert(USER_AGENT, HeaderValue::from_static(concat!("oncegate/", env!("CARGO_PKG_VERSION"))));
+    outbound.ask(request).await
+}
+
+fn retry_after(response: &Response<Bytes>) -> Duration {
+    let told = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+    told.map_or(LIMITED, Duration::from_secs)
+}
+
+impl Default for Desk {
+    fn default() -> Self {
+        Self { places: Semaphore::new(AT_ONCE), breaker: Mutex::default() }
+    }
+}
+
+/// One question after the other about one payment, for as long as somebody wants to know.
+struct Keeping {
+    inquiry: Arc<Inquiry>,
+    payment: Key,
+}
+
+impl Keeping {
+    async fn answer(self, asking: Asking, mut round: Round) {
+        loop {
+            round.send_replace(Some(self.inquiry.put(&asking).await));
+            let Some(next) = lock(&self.inquiry.rounds).answered(&self.payment) else { return };
+            round = next;
+        }
+    }
+}
+
+impl Drop for Keeping {
+    fn drop(&mut self) {
+        // Nothing is left of it when all went well; else nobody shall wait on who is gone.
+        lock(&self.inquiry.rounds).forget(&self.payment);
+    }
+}
+
+/// A place among those who wait for an answer.
+struct Seat<'a>(&'a AtomicUsize);
+
+impl<'a> Seat<'a> {
+    fn take(inquiry: &'a Inquiry) -> Option<Self> {
+        let seat = Self(&inquiry.waiting);
+        (inquiry.waiting.fetch_add(1, Ordering::Relaxed) < WAITING).then_some(seat)
+    }
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl std::fmt::Debug for Inquiry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Inquiry")
+    }
+}
