@@ -13,6 +13,7 @@ pub mod contract;
 pub mod eway;
 pub mod extract;
 pub mod flutterwave;
+pub mod forte;
 pub mod generic;
 pub mod gocardless;
 pub mod inquiry;
@@ -33,6 +34,7 @@ pub mod square;
 pub mod standard_webhooks;
 pub mod stripe;
 pub mod unionpay;
+pub mod wechatpay_v2;
 pub mod wechatpay_v3;
 pub mod xendit;
 
@@ -58,6 +60,7 @@ pub static PROVIDERS: &[&Provider] = &[
     &paddle::PADDLE,
     &flutterwave::FLUTTERWAVE,
     &xendit::XENDIT,
+    &forte::FORTE,
     &authorizenet::AUTHORIZENET,
     &braintree::BRAINTREE,
     &adyen::ADYEN,
@@ -70,6 +73,7 @@ pub static PROVIDERS: &[&Provider] = &[
     &przelewy24::PRZELEWY24,
     &payu::PAYU,
     &alipay::ALIPAY,
+    &wechatpay_v2::WECHATPAY_V2,
     &wechatpay_v3::WECHATPAY_V3,
     &unionpay::UNIONPAY,
     &standard_webhooks::STANDARD_WEBHOOKS,

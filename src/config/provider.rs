@@ -139,6 +139,23 @@ pub fn read(documents: &[Document], world: &World<'_>, report: &mut Report) -> V
     providers
 }
 
+/// Warns of a signature that covers the address it was sent to, where nobody says what that is.
+pub fn check_addresses(providers: &[ProviderOptions], public_url: Option<&str>, report: &mut Report) {
+    let guessing = |options: &&ProviderOptions| {
+        let Keyring { keys, settings } = &options.keyring;
+        takes(&options.provider.scheme, "notification_url") && !keys.is_empty() && settings.notification_url.is_empty()
+    };
+    for options in providers.iter().filter(guessing).filter(|_| public_url.is_none()) {
+        let path = format!("provider.{}.secrets", options.provider.name);
+        let Some(set) = report.effective.iter().find(|value| value.path == path) else { continue };
+        let title = options.provider.title;
+        let message =
+            format!("{title} signs the address that it sends to along, and here it is guessed by the Host field");
+        let remedy = format!("write notification_url = \"…\" as {title} knows it, or gateway.public_url");
+        report.warnings.push(Finding { origin: set.origin.clone(), path, message, remedy });
+    }
+}
+
 /// The keys of a section that only some providers' schemes go by.
 const SETTINGS: [&str; 4] = ["webhook_id", "notification_url", "tolerance", "ca"];
 

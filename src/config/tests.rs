@@ -496,6 +496,21 @@ fn a_secret_that_cannot_serve_is_skipped_and_a_key_that_means_nothing_is_told() 
 }
 
 #[test]
+fn an_address_that_is_signed_along_has_to_be_told() {
+    let world = World { providers: crate::provider::PROVIDERS, ..world() };
+    let told = |more: &str| -> Vec<String> {
+        let text = format!("[provider.square]\nsecrets = [{{ env = 'A' }}]\n{more}");
+        Loaded::from_text("test.toml", &text, &world).warnings.iter().map(ToString::to_string).collect()
+    };
+    let [warning] = &*told("") else { panic!("{:?}", told("")) };
+    assert!(warning.starts_with("test.toml:2: provider.square.secrets: Square signs the address"), "{warning}");
+    assert_eq!(told("notification_url = 'https://pay.example.org/square'\n"), Vec::<String>::new());
+    assert_eq!(told("[gateway]\npublic_url = 'https://pay.example.org'\n"), Vec::<String>::new());
+    let text = "[provider.square]\nnotification_url = []\n[provider.stripe]\nsecrets = [{ env = 'A' }]\n";
+    assert_eq!(Loaded::from_text("test.toml", text, &world).warnings, []);
+}
+
+#[test]
 fn a_key_that_is_none_is_a_fault_at_its_place() {
     let world = World { providers: crate::provider::PROVIDERS, ..world() };
     let faults = |text: &str| -> Vec<String> {
@@ -585,7 +600,8 @@ fn windows_are_compared_with_the_providers_that_one_has() {
     // The preset's own rules, written into one's own file: each provider is held up by its own jobs and by nobody else's.
     let copied = |provider: &str| {
         let preset = include_str!("invoice-ninja.toml");
-        told(&format!("{preset}[provider.{provider}]\nsecrets = [{{ env = 'A' }}]\n"))
+        let known = "[gateway]\npublic_url = 'https://pay.example.org'\n";
+        told(&format!("{preset}[provider.{provider}]\nsecrets = [{{ env = 'A' }}]\n{known}"))
     };
     for provider in ["stripe", "square", "razorpay"] {
         assert_eq!(copied(provider), Vec::<String>::new(), "{provider}");

@@ -1,6 +1,6 @@
 //! Braintree: a form of two fields, an XML document in base64 and its signatures, one for each key of the merchant's.
 
-use std::{borrow::Cow, time::Duration};
+use std::time::Duration;
 
 use http::StatusCode;
 use ring::{
@@ -21,7 +21,7 @@ pub static BRAINTREE: Provider = Provider {
     name: "braintree",
     title: "Braintree",
     marks: &[],
-    recognise: |reader| field(reader, SIGNATURE).is_ok() && field(reader, PAYLOAD).is_ok(),
+    recognise: |reader| reader.field(SIGNATURE).is_ok() && reader.field(PAYLOAD).is_ok(),
     scheme: Scheme::Signed(Signing {
         kinds: &[SecretKind::Hmac, SecretKind::ApiKey],
         settings: &[],
@@ -43,19 +43,9 @@ pub static BRAINTREE: Provider = Provider {
 const SIGNATURE: &str = "bt_signature";
 const PAYLOAD: &str = "bt_payload";
 
-/// A field that stands there once.
-fn field<'a>(reader: &Reader<'a>, name: &str) -> Result<Cow<'a, [u8]>, Unrecognised> {
-    let mut found = reader.fields().into_iter().filter(|(known, _)| **known == *name.as_bytes());
-    match (found.next(), found.next()) {
-        (Some((_, value)), None) => Ok(value),
-        (None, _) => Err(Unrecognised(format!("nothing stands at form:{name}"))),
-        _ => Err(Unrecognised(format!("form:{name}: it stands there more than once"))),
-    }
-}
-
 fn event(reader: &Reader<'_>) -> Result<Event, Unrecognised> {
     let no = || Unrecognised(format!("form:{PAYLOAD}: it is no document in base64"));
-    let payload: Vec<u8> = field(reader, PAYLOAD)?.iter().copied().filter(|byte| *byte != b'\n').collect();
+    let payload: Vec<u8> = reader.field(PAYLOAD)?.iter().copied().filter(|byte| *byte != b'\n').collect();
     let document = std::str::from_utf8(&payload).ok().and_then(signature::base64).ok_or_else(no)?;
     let document = Elements::parse(std::str::from_utf8(&document).map_err(|_| no())?)?;
     let subject = |way: &str| document.text(&format!("notification/subject/{way}"));
@@ -106,8 +96,8 @@ fn ready(secret: &Secret) -> Result<VerifyingKey, &'static str> {
 /// `public key|<hex>`, several with `&` between, over the payload as it was posted, or with one more line break. Whoever
 /// has made one of them has the private key, whatever he calls the public one.
 fn check(reader: &Reader<'_>, keyring: &Keyring) -> Signature {
-    let (Ok(told), Ok(payload)) = (field(reader, SIGNATURE), field(reader, PAYLOAD)) else {
-        return if field(reader, PAYLOAD).is_ok() { Signature::Absent } else { Signature::Invalid };
+    let (Ok(told), Ok(payload)) = (reader.field(SIGNATURE), reader.field(PAYLOAD)) else {
+        return if reader.field(PAYLOAD).is_ok() { Signature::Absent } else { Signature::Invalid };
     };
     if !payload.iter().all(|byte| matches!(byte, b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'+' | b'/' | b'=' | b'\n'))
     {

@@ -270,6 +270,20 @@ impl<'a> Reader<'a> {
         if self.content.kind == Kind::Form && self.fills_form() { fields::all(self.view.body) } else { Vec::new() }
     }
 
+    /// The bytes of a field that stands there once, for a text that names nothing and may be long.
+    ///
+    /// # Errors
+    ///
+    /// If it is not there, or more than once.
+    pub fn field(&self, name: &str) -> Result<Cow<'a, [u8]>, Unrecognised> {
+        let mut found = self.fields().into_iter().filter(|(known, _)| **known == *name.as_bytes());
+        match (found.next(), found.next()) {
+            (Some((_, value)), None) => Ok(value),
+            (None, _) => Err(Unrecognised(format!("nothing stands at form:{name}"))),
+            _ => Err(Unrecognised(format!("form:{name}: it stands there more than once"))),
+        }
+    }
+
     /// Every parameter of the query, decoded, in the order in which they stand there.
     #[must_use]
     pub fn parameters(&self) -> Vec<Field<'a>> {
@@ -320,6 +334,13 @@ impl<'a> Reader<'a> {
     #[must_use]
     pub fn json(&self) -> Value<'_> {
         Value::root(self.document())
+    }
+
+    /// Reads JSON that came wrapped in this request: in a field of a form, or encrypted.
+    pub fn json_inside<T>(&self, text: &[u8], read: impl FnOnce(Value<'_>) -> T) -> T {
+        let json = http::HeaderValue::from_static("application/json");
+        let headers = http::HeaderMap::from_iter([(http::header::CONTENT_TYPE, json)]);
+        read(Reader::new(&RequestView { headers: &headers, body: text, ..self.view }, self.dialect).json())
     }
 
     fn found(&self, path: &JsonPath) -> Found<'a> {

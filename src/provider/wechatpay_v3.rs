@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::StatusCode;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 
 use super::{
@@ -12,7 +12,7 @@ use super::{
     signature::{self, VerifyingKey},
 };
 use crate::{
-    callback::{Event, RequestView, Signature, State},
+    callback::{Event, Signature, State},
     time::Timestamp,
 };
 
@@ -54,11 +54,7 @@ fn recognise(reader: &Reader<'_>) -> bool {
 fn event(reader: &Reader<'_>, keyring: &Keyring) -> Result<Event, Unrecognised> {
     let json = reader.json();
     let plain = opened(json.get("resource"), keyring)?;
-    let mut headers = HeaderMap::new();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    let inside = RequestView { headers: &headers, body: &plain, ..*reader.view() };
-    let inside = Reader::new(&inside, reader.dialect());
-    told(json, inside.json())
+    reader.json_inside(&plain, |inside| told(json, inside))
 }
 
 fn told(json: Value<'_>, inside: Value<'_>) -> Result<Event, Unrecognised> {

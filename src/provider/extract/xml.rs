@@ -28,15 +28,24 @@ impl Elements {
     ///
     /// If there are two, or the text is not read alike by all.
     pub fn text(&self, way: &str) -> Result<Option<&str>, Unrecognised> {
-        let mut found = self.0.iter().filter(|(known, _)| known == way);
-        let Some((_, text)) = found.next() else { return Ok(None) };
-        if found.next().is_some() {
-            return Err(Unrecognised(format!("{way}: it stands there more than once")));
-        }
-        match judge(&way, text.as_str().into()) {
+        let Some(text) = self.long(way)? else { return Ok(None) };
+        match judge(&way, text.into()) {
             Found::Ambiguous(why) => Err(Unrecognised(why)),
             Found::Empty | Found::Absent => Ok(None),
             Found::One(_) => Ok(Some(text)),
+        }
+    }
+
+    /// As [`text`](Self::text), for a text that names nothing and may be long.
+    ///
+    /// # Errors
+    ///
+    /// If there are two.
+    pub fn long(&self, way: &str) -> Result<Option<&str>, Unrecognised> {
+        let mut found = self.0.iter().filter(|(known, _)| known == way).map(|(_, text)| text.as_str());
+        match (found.next(), found.next()) {
+            (_, Some(_)) => Err(Unrecognised(format!("{way}: it stands there more than once"))),
+            (text, None) => Ok(text.filter(|text| !text.is_empty())),
         }
     }
 
