@@ -1,5 +1,6 @@
 //! The command line: what can be typed, and which verb gets it.
 
+pub mod backup;
 pub mod check;
 pub mod completions;
 pub mod demo;
@@ -77,6 +78,8 @@ pub enum Verb {
     Show(show::Args),
     /// Write history as JSON lines: the evidence in a dispute
     Export(export::Args),
+    /// Make a copy of all that the gate knows, while it runs
+    Backup(backup::Args),
     /// Show the founding race in one terminal, without the gate and with it
     Demo(demo::Args),
     /// Ask the gate that runs whether it is ready; for container health checks and scripts
@@ -98,6 +101,7 @@ pub fn main() -> ExitCode {
         Verb::Review(args) => review::run(args, &cli.config),
         Verb::Show(args) => show::run(args, &cli.config),
         Verb::Export(args) => export::run(args, &cli.config),
+        Verb::Backup(args) => backup::run(args, &cli.config),
         Verb::Demo(args) => demo::run(args, &cli.config),
         Verb::Health(args) => health::run(args, &cli.config),
         Verb::Completions(args) => completions::run(args, &cli.config),

@@ -11,6 +11,8 @@ mod state;
 
 use std::future::Future;
 
+use bytes::Bytes;
+
 use crate::{
     callback::Key,
     time::Timestamp,
@@ -98,6 +100,9 @@ pub struct Counts {
     pub next_due: Option<Timestamp>,
 }
 
+/// What an engine says of all that it knows, piece by piece; to be read where one may wait for a disk.
+pub type Copy = Box<dyn Iterator<Item = Result<Bytes, StoreError>> + Send>;
+
 /// An engine.
 pub trait Store: Send + Sync + 'static {
     /// Reads what a decision needs.
@@ -150,6 +155,12 @@ pub trait Store: Send + Sync + 'static {
     /// Returns when all that was committed is durable.
     fn flush(&self) -> impl Future<Output = Result<(), StoreError>> + Send {
         std::future::ready(Ok(()))
+    }
+
+    /// All that is known, as of one commit and with all that was durable before, in the engine's own words; `None` of an
+    /// engine that keeps nothing. It is read while the engine is in use, and holds up nobody.
+    fn copy(&self) -> impl Future<Output = Result<Option<Copy>, StoreError>> + Send {
+        std::future::ready(Ok(None))
     }
 
     /// Why the engine can't be used at present; `None` where it can.

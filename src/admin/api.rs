@@ -10,7 +10,7 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::{Bytes, Incoming};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{runtime::Handle, sync::mpsc, time::timeout};
 
 use super::{
     body::Body,
@@ -53,6 +53,8 @@ const LINES_SHOWN: usize = 1000;
 const TRANSACTIONS: usize = 100;
 /// Lines that are read from the store at once, so that nobody waits for it.
 const STEP: usize = 512;
+/// How long a backup waits for its reader.
+const STALL: Duration = Duration::from_secs(30);
 /// Characters of who acts, and of why.
 const MOST_WHO: usize = 100;
 const MOST_WHY: usize = 1000;
@@ -128,6 +130,7 @@ enum Asked {
     Act(LeaseId, Deed),
     Transactions,
     History,
+    Backup,
 }
 
 impl<S: Store, A: App> Api<S, A> {
@@ -178,6 +181,7 @@ impl<S: Store, A: App> Api<S, A> {
             }
             Asked::Transactions => self.transactions(&query).await,
             Asked::History => self.history(&query).await,
+            Asked::Backup => query.knows(&[]).map(|()| self.backup(peer))?.await,
         }
     }
 
@@ -287,6 +291,37 @@ impl<S: Store, A: App> Api<S, A> {
         Ok(json(StatusCode::OK, &json!({ "reference": cardless(reference), "transactions": transactions })))
     }
 
+    /// All that the store knows, for whoever is on this machine: requests are in it as they came, signatures and all.
+    async fn backup(&self, peer: IpAddr) -> Result<Response<Body>, Refusal> {
+        if !peer.to_canonical().is_loopback() {
+            let error = "a backup holds whole requests, and is not sent over a network";
+            return Err(Refusal::new(StatusCode::FORBIDDEN, error, "run `oncegate backup` on the gate's machine"));
+        }
+        let Some(copy) = self.dispatch.store.copy().await? else {
+            let error = "the memory engine keeps nothing that could be copied";
+            return Err(Refusal::new(StatusCode::CONFLICT, error, "write `engine = \"embedded\"` under [store]"));
+        };
+        let (into, pieces) = mpsc::channel(2);
+        let dispatch = Arc::clone(&self.dispatch);
+        let runtime = Handle::current();
+        tokio::task::spawn_blocking(move || {
+            for piece in copy {
+                let piece = match piece {
+                    // A copy keeps the disk open that the store would open anew.
+                    Ok(piece) if dispatch.store.fault().is_none() => piece,
+                    Ok(_) => return,
+                    Err(error) => return tracing::error!(%error, "the store could not be copied"),
+                };
+                if !matches!(runtime.block_on(timeout(STALL, into.send(piece))), Ok(Ok(()))) {
+                    return;
+                }
+            }
+        });
+        let mut response = page::of(StatusCode::OK, "application/octet-stream", String::new());
+        *response.body_mut() = Body::Written(pieces);
+        Ok(response)
+    }
+
     async fn history(&self, query: &Query) -> Result<Response<Body>, Refusal> {
         query.knows(&["from", "to", "reference", "after", "limit"])?;
         let limit = query.number("limit", LINES, MOST_LINES)?;
@@ -350,12 +385,13 @@ fn written(lines: &[(u64, Line)]) -> String {
     lines.iter().map(|(number, line)| format!("{}\n", paper::line(*number, line))).collect()
 }
 
-const PATHS: [&str; 5] = [
+const PATHS: [&str; 6] = [
     "GET /api/v1/review",
     "GET /api/v1/review/ID",
     "POST /api/v1/review/ID/resend, settle or discard with {\"reason\", \"who\", \"version\"}",
     "GET /api/v1/transactions?reference=REFERENCE",
     "GET /api/v1/history?from=TIME&to=TIME or ?reference=REFERENCE",
+    "GET /api/v1/backup, on the gate's machine: see `oncegate backup`",
 ];
 
 /// What a path under [`ROOT`] stands for, and by which method it is asked for.
@@ -370,6 +406,7 @@ fn asked(path: &str) -> Option<(Asked, Method)> {
         }
         ("transactions", None, ..) => Asked::Transactions,
         ("history", None, ..) => Asked::History,
+        ("backup", None, ..) => Asked::Backup,
         _ => return None,
     };
     Some((asked, Method::GET))

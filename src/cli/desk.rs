@@ -125,6 +125,23 @@ impl Desk {
         }
     }
 
+    /// Gives what the gate says at this path to `take`, piece by piece as it comes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::get`], and those of `take`.
+    pub fn take(&self, path: &str, mut take: impl FnMut(&[u8]) -> anyhow::Result<()>) -> anyhow::Result<()> {
+        self.runtime.block_on(async {
+            let mut body = refused(self.ask(Method::GET, path, None).await?).await?.into_body();
+            while let Some(frame) = body.frame().await {
+                if let Ok(data) = frame.context("the gate broke off")?.into_data() {
+                    take(&data)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
     async fn copy(&self, path: &str, out: &mut impl Write) -> anyhow::Result<Copied> {
         let mut body = refused(self.ask(Method::GET, path, None).await?).await?.into_body();
         let (mut copied, mut rest) = (Copied { count: 0, last: None }, Vec::new());

@@ -7,6 +7,7 @@
 //! When the disk fails, nothing in memory can be trusted to be on it. The engine refuses everything, opens the disk anew
 //! until it can, and goes on from what is there.
 
+pub mod backup;
 pub mod disk;
 pub mod folder;
 mod noted;
@@ -23,11 +24,12 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 pub use self::writer::Writer;
 use self::{
-    disk::{DiskError, Medium},
+    backup::Pieces,
+    disk::{DiskError, Medium, Records},
     noted::Noted,
 };
 use super::{CommitError, Counts, Due, Lines, Store, StoreError, Want, state::State};
@@ -98,6 +100,8 @@ struct Inner {
     wanted: bool,
     writer: Pace,
     stopping: bool,
+    /// Who wants a copy of all records.
+    copies: Vec<oneshot::Sender<Records>>,
     /// What became of groups, still to be told.
     told: Vec<(watch::Sender<Word>, Result<(), StoreError>)>,
     /// Leases that are granted and of which nobody was told.
@@ -151,6 +155,7 @@ impl Embedded {
             wanted: false,
             writer: Pace::Busy,
             stopping: false,
+            copies: Vec::new(),
             told: Vec::new(),
             untold: found.granted,
             unsent: HashSet::new(),
@@ -421,6 +426,19 @@ impl Store for Embedded {
             Some(waiting) => durable(waiting).await,
             None => Ok(()),
         }
+    }
+
+    async fn copy(&self) -> Result<Option<super::Copy>, StoreError> {
+        let copied = {
+            let mut inner = self.shared.lock();
+            inner.usable()?;
+            let (sender, copied) = oneshot::channel();
+            inner.copies.push(sender);
+            drop(inner.wait(&self.shared));
+            copied
+        };
+        let records = copied.await.map_err(|_| StoreError("its disk has failed, or the gate goes down".to_owned()))?;
+        Ok(Some(Box::new(Pieces::of(records).map(|piece| piece.map_err(|error| StoreError(error.to_string()))))))
     }
 
     fn fault(&self) -> Option<StoreError> {

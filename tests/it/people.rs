@@ -22,9 +22,13 @@ struct Desk {
 
 impl Desk {
     async fn open() -> Self {
-        let app = Office::open().await;
+        Self::before(Office::open().await, "").await
+    }
+
+    async fn before(app: Office, store: &str) -> Self {
         let token = format!("admin.token = {{ value = '{TOKEN}' }}\n");
-        let rules = format!("{token}{NINJA}on_unknown = 'review'\nquiet = '50ms'\n");
+        let preset = NINJA.replacen('\n', &format!("\n{store}"), 1);
+        let rules = format!("{token}{preset}on_unknown = 'review'\nquiet = '50ms'\n");
         let gate = Standing::before(&app.url(), &rules).await;
         let folder = tempfile::tempdir().unwrap();
         let listen = gate.running.admin.unwrap();
@@ -69,6 +73,34 @@ impl Desk {
         }
         panic!("it does not wait");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_of_the_gate_that_runs_is_restored_in_another_folder_and_knows_all() {
+    let disk = tempfile::tempdir().unwrap();
+    let store = |name: &str| format!("[store]\npath = '{}'\n", disk.path().join(name).display());
+    let mut desk = Desk::before(Office::open().await, &store("data")).await;
+    let entry = desk.lost(1).await;
+    let webhook = joined("pi_2", "h2");
+    let caller = desk.gate.begin(&webhook).await;
+    desk.app.next().await.answer(BRACKETS);
+    caller.await.unwrap().is_brackets();
+
+    let folder = disk.path().join("backup");
+    let said = desk.well(&["backup", folder.to_str().unwrap()]).await;
+    assert!(said.contains("holds all that the gate knew"), "{said}");
+    assert!(desk.not_well(&["backup", folder.to_str().unwrap()]).await.contains("is there already"));
+
+    let restored = Desk::before(desk.app, &store("backup")).await;
+    assert!(restored.well(&["review", "list"]).await.contains(&entry));
+    assert!(restored.well(&["show", "pi_2"]).await.contains("accepted"));
+    let told = restored.gate.ask(&webhook).await;
+    told.is_brackets();
+    assert_eq!(told.decision(), "replayed");
+
+    let forgetful = Desk::open().await;
+    assert!(forgetful.not_well(&["backup", "there"]).await.contains("memory engine"));
+    assert_eq!(std::fs::read_dir(forgetful.folder.path()).unwrap().count(), 1, "nothing was begun");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -67,6 +67,12 @@ impl From<Damaged> for DiskError {
 /// What takes a record that was read: its space, its key and its bytes.
 pub type Take<'t> = &'t mut dyn FnMut(Space, &[u8], &[u8]) -> Result<(), Damaged>;
 
+/// One record: its space, its key and its bytes.
+pub type Record = (Space, Vec<u8>, Vec<u8>);
+
+/// Records that are read one after the other.
+pub type Records = Box<dyn Iterator<Item = Result<Record, DiskError>> + Send>;
+
 /// An open store of records.
 pub trait Disk: Send {
     /// Reads every record once, space by space in the order of [`Space::ALL`], each in the order of its keys.
@@ -83,6 +89,9 @@ pub trait Disk: Send {
     ///
     /// [`DiskError`].
     fn write(&mut self, group: &Group) -> Result<(), DiskError>;
+
+    /// Every record as it is now, in the order of [`Self::read`], whatever is written while they are read.
+    fn records(&self) -> Records;
 }
 
 /// Where a disk is opened, again and again if need be.
@@ -100,11 +109,11 @@ pub struct Group {
     /// Counts the groups, from 1.
     pub number: u64,
     bytes: Vec<u8>,
-    records: Vec<Record>,
+    records: Vec<Written>,
 }
 
 /// A key of at most 16 bytes, and where in the group's bytes the record stands; `None` where it is to be removed.
-struct Record {
+struct Written {
     space: Space,
     key: [u8; 16],
     key_len: usize,
@@ -143,7 +152,13 @@ impl Group {
         let mut key = [0; 16];
         let key_len = from.len().min(key.len());
         key[..key_len].copy_from_slice(&from[..key_len]);
-        self.records.push(Record { space, key, key_len, value });
+        self.records.push(Written { space, key, key_len, value });
+    }
+
+    /// Bytes of the records.
+    #[must_use]
+    pub const fn size(&self) -> usize {
+        self.bytes.len()
     }
 
     /// The records, in the order in which they were put: of two with one key the later holds.

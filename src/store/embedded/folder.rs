@@ -13,10 +13,10 @@ use std::{
     sync::Arc,
 };
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, config::FilterPolicy};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, config::FilterPolicy};
 
 use super::{
-    disk::{Disk, DiskError, Group, Medium, Space, TAIL, Take},
+    disk::{Disk, DiskError, Group, Medium, Records, Space, TAIL, Take},
     record,
 };
 
@@ -225,6 +225,35 @@ impl Place {
     }
 }
 
+impl Place {
+    /// Opens it and keeps others out for as long as it is open.
+    pub(super) fn open_alone(self) -> Result<Box<dyn Disk>, DiskError> {
+        let folder = Folder::take(&self.path)?;
+        let disk = folder.open()?;
+        Ok(Box::new(Alone { disk, _folder: folder }))
+    }
+}
+
+/// An open folder that nobody opens again.
+struct Alone {
+    disk: Box<dyn Disk>,
+    _folder: Folder,
+}
+
+impl Disk for Alone {
+    fn read(&mut self, take: Take<'_>) -> Result<(), DiskError> {
+        self.disk.read(take)
+    }
+
+    fn write(&mut self, group: &Group) -> Result<(), DiskError> {
+        self.disk.write(group)
+    }
+
+    fn records(&self) -> Records {
+        self.disk.records()
+    }
+}
+
 impl Medium for Place {
     fn open(&mut self) -> Result<Box<dyn Disk>, DiskError> {
         // What was open may belong to a disk that is there no more.
@@ -308,6 +337,19 @@ impl Disk for Opened {
         batch.commit().map_err(|error| self.error(&error))?;
         self.acknowledged.write(group.number)
     }
+
+    fn records(&self) -> Records {
+        let (snapshot, spaces, folder) = (self.database.snapshot(), self.spaces.clone(), self.folder.clone());
+        Box::new(Space::ALL.into_iter().flat_map(move |space| {
+            let folder = folder.clone();
+            snapshot.iter(&spaces[space as usize]).map(move |record| {
+                let (key, value) = record
+                    .into_inner()
+                    .map_err(|error| DiskError::Refused(format!("{}: {error}", folder.display())))?;
+                Ok((space, key.to_vec(), value.to_vec()))
+            })
+        }))
+    }
 }
 
 /// The number of the last group that was told to be durable: written after it was made so.
@@ -341,7 +383,7 @@ impl Acknowledged {
     }
 }
 
-fn io_error(path: &Path) -> impl FnOnce(io::Error) -> DiskError + use<> {
+pub(super) fn io_error(path: &Path) -> impl FnOnce(io::Error) -> DiskError + use<> {
     let path = path.display().to_string();
     move |error| DiskError::Refused(format!("{path}: {error}"))
 }
@@ -353,6 +395,6 @@ fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-fn sync_folder(path: &Path) -> io::Result<()> {
+pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }

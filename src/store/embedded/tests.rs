@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use proptest::prelude::*;
 
 use super::{
+    backup::Copy,
     disk::{Disk, Group, Medium, Space, Take},
     folder::Place,
     record::{self, Rest},
@@ -176,6 +177,11 @@ impl Disk for Board {
             return Err(DiskError::Refused("no answer".to_owned()));
         }
         Ok(())
+    }
+
+    fn records(&self) -> super::disk::Records {
+        let records = self.records.lock().unwrap().clone();
+        Box::new(records.into_iter().map(|((space, key), value)| Ok((space, key, value))))
     }
 }
 
@@ -562,6 +568,85 @@ async fn a_group_that_was_never_acknowledged_may_be_torn() {
     bytes.extend_from_within(..bytes.len() - 9);
     fs::write(&path, bytes).unwrap();
     assert_eq!(folder(directory.path()).unwrap().counts().deliveries, 1);
+}
+
+// ------------------------------------------------------------------------------------------------ copies
+
+/// The pieces of a copy.
+async fn stream(store: &Embedded) -> Vec<u8> {
+    store.copy().await.unwrap().unwrap().flat_map(|piece| piece.unwrap().to_vec()).collect()
+}
+
+#[tokio::test]
+async fn a_copy_is_the_store_as_of_one_group_while_others_write() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = folder(&directory.path().join("store")).unwrap();
+    for n in 0..2000 {
+        store.commit(put(&n.to_string()), T0).await.unwrap();
+    }
+    store.commit(puts(delivery(7, "a", Phase::Review { since: T0, reason: Reason::Unknown })), T0).await.unwrap();
+    let pieces = store.copy().await.unwrap().unwrap();
+    // What comes while it is read is not in it.
+    store.commit(put("later"), T0).await.unwrap();
+    store.commit(puts(delivery(8, "b", Phase::InFlight { lease_until: later(9) })), T0).await.unwrap();
+    let into = directory.path().join("copy");
+    // As one that was cut off leaves it.
+    copy(&directory.path().join("store"), &directory.path().join("copy.unfinished"));
+    let mut made = Copy::called(&into).unwrap();
+    for piece in pieces {
+        // However the network cuts it.
+        for piece in piece.unwrap().chunks(1000) {
+            made.take(piece).unwrap();
+        }
+    }
+    assert!(!into.exists());
+    let copied = made.finish().unwrap();
+    assert!(copied.records > 2000 && copied.group > 0, "{copied:?}");
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2, "nothing is left beside it");
+    assert!(Copy::called(&into).is_err(), "nothing is overwritten");
+    let found = folder(&into).unwrap();
+    for n in 0..2000 {
+        assert!(knows(&found, &n.to_string()).await, "{n}");
+    }
+    assert!(!knows(&found, "later").await);
+    assert_eq!((found.counts().review, found.counts().deliveries), (1, 1));
+    assert!(knows(&store, "later").await, "the store goes on");
+}
+
+#[tokio::test]
+async fn a_copy_that_is_cut_off_or_damaged_is_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = folder(&directory.path().join("store")).unwrap();
+    for n in 0..9 {
+        store.commit(puts(delivery(n, &n.to_string(), Phase::Held { until: later(9) })), T0).await.unwrap();
+    }
+    store.flush().await.unwrap();
+    let whole = stream(&store).await;
+    let into = directory.path().join("copy");
+    let tried = |bytes: &[u8]| {
+        let mut made = Copy::called(&into)?;
+        made.take(bytes)?;
+        made.finish()
+    };
+    for at in (0..whole.len()).step_by(whole.len() / 20) {
+        assert!(tried(&whole[..at]).is_err(), "cut off at {at}");
+        let mut flipped = whole.clone();
+        flipped[at] ^= 0x10;
+        assert!(tried(&flipped).is_err(), "flipped at {at}");
+        assert!(!into.exists());
+    }
+    assert!(tried(&[&whole[..], b"more"].concat()).is_err());
+    assert!(tried(&whole).is_ok() && into.exists());
+}
+
+#[tokio::test]
+async fn a_copy_is_not_had_of_a_disk_that_fails() {
+    let board = Board::default();
+    let (store, mut writer) = board.open_at(T0);
+    board.refuses.store(true, Ordering::Relaxed);
+    store.commit(put("a"), T0).await.unwrap();
+    writer.turn(T0);
+    assert!(store.copy().await.is_err());
 }
 
 // ------------------------------------------------------------------------------------------------ records

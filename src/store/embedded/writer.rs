@@ -91,6 +91,11 @@ impl Writer {
             self.open_anew(now);
             return true;
         };
+        // As of the last group: no other is being written.
+        for wanted in mem::take(&mut self.shared.lock().copies) {
+            // Who asked for it may have gone.
+            _ = wanted.send(disk.records());
+        }
         let Some(group) = self.shared.lock().take() else { return false };
         let written = unbroken(|| disk.write(&group));
         let mut inner = self.shared.lock();
@@ -206,6 +211,7 @@ impl Inner {
         self.told.push((mem::replace(&mut self.open, watch::Sender::new(None)), Err(error.clone())));
         self.noted = Noted::default();
         self.wanted = false;
+        self.copies.clear();
         self.untold.clear();
         self.epoch += 1;
         self.unheard = Some(error.clone());
