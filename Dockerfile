@@ -1,7 +1,7 @@
 # The gate in a container: built in one, run in a small one without a shell.
 #
 #   docker build -t oncegate .
-#   docker run -p 80:8080 -v ./oncegate.toml:/etc/oncegate/config.toml:ro oncegate
+#   docker run -p 80:8080 -v ./oncegate.toml:/etc/oncegate/config.toml:ro -v oncegate:/var/lib/oncegate oncegate
 #
 # In there the configuration listens on [::]:8080, since it does not run as root, and `admin.listen` is 127.0.0.1:9090 unless
 # a Prometheus outside of the container is to read it. docker stop waits ten seconds by itself: say `--stop-timeout 40`.
@@ -22,7 +22,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
 # The C library and the certificates of the authorities; no shell, no package manager.
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /image /
-# What it keeps lies here: `store.path` is taken from here on. Put a volume in its place.
+# What it keeps lies here: `store.path` is taken from here on. Put a volume in its place, or it is gone with the container.
 WORKDIR /var/lib/oncegate
 USER 65532:65532
 EXPOSE 8080 9090

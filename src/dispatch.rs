@@ -387,8 +387,8 @@ impl<S: Store, A: App> Dispatch<S, A> {
                 return None;
             }
         };
-        if sent.phase == Phase::Queued {
-            // Under more names than before; who waits for it hears of the try that follows.
+        if !matches!(sent.phase, Phase::InFlight { .. }) {
+            // Under more names than before, or after what was before it; who waits for it hears of the try that follows.
             guard.disarm();
             return None;
         }
@@ -619,7 +619,9 @@ fn newly_held(transition: &Transition) -> Option<(LeaseId, Arc<Letter>)> {
     let is_claimed = |id| transition.transactions.iter().any(|(_, t)| t.claims.iter().any(|c| c.is_pending_in(id)));
     transition.deliveries.iter().find_map(|change| match change {
         Change::Put(delivery)
-            if matches!(delivery.phase, Phase::Held { .. }) && delivery.version == 0 && is_claimed(delivery.id) =>
+            if matches!(delivery.phase, Phase::Held { until } if until != Timestamp::NEVER)
+                && delivery.version == 0
+                && is_claimed(delivery.id) =>
         {
             Some((delivery.id, Arc::clone(&delivery.letter)))
         }

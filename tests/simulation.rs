@@ -42,7 +42,7 @@ use oncegate::{
         history::{Deed, Line},
         lock::LeaseId,
         policy::{AnswerBy, LockBy, OnUnknown, Order, Policy, Retry},
-        state::{Delivery, StoredRequest},
+        state::{Delivery, Phase, StoredRequest},
     },
 };
 use tokio::{
@@ -538,6 +538,36 @@ impl Shaky {
     }
 }
 
+impl Shaky {
+    /// What is sent must have no earlier event of its payment before it that is to be tried again.
+    async fn overtakes_nobody(&self, sent: &Delivery, now: Timestamp) {
+        let in_order = sent.owed || self.world.policy.patience().is_some();
+        if !in_order || !matches!(sent.phase, Phase::InFlight { .. }) {
+            return;
+        }
+        let view = self.memory.load(Want::Delivery(sent.id), now).await.unwrap();
+        // What merely goes along in a batch has been in order before.
+        let new = |key| {
+            let claims = view.transactions.iter().filter(|(known, _)| *known == key).flat_map(|(_, t)| &t.claims);
+            claims.into_iter().any(|claim| claim.is_pending_in(sent.id))
+        };
+        let shares = |other: &Delivery| {
+            other
+                .letter
+                .transactions()
+                .any(|theirs| new(theirs) && sent.letter.transactions().any(|ours| ours == theirs))
+        };
+        let waits = |other: &Delivery| match other.phase {
+            Phase::Retrying { .. } => true,
+            Phase::Held { .. } | Phase::Queued => other.attempts > 0,
+            _ => false,
+        };
+        for other in view.deliveries.iter().filter(|other| other.id < sent.id && waits(other) && shares(other)) {
+            self.world.fault(format!("{:?} overtakes {:?}", sent.letter.events, other));
+        }
+    }
+}
+
 impl Store for Shaky {
     async fn load(&self, want: Want<'_>, now: Timestamp) -> Result<View, StoreError> {
         self.pause().await;
@@ -556,6 +586,7 @@ impl Store for Shaky {
         let granted = self.memory.commit(transition, now).await;
         if granted.is_ok() {
             for delivery in put {
+                self.overtakes_nobody(&delivery, now).await;
                 self.world.written.lock().unwrap().push(delivery.id);
                 if delivery.in_review().is_some() {
                     *self.world.reviews.lock().unwrap() += 1;

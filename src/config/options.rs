@@ -14,6 +14,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use super::{
     provider::{World, is_written_in_clear, secret},
+    report::Source,
     section::Section,
     setting::{Limit, Problem, Setting, Size, Word},
     tree::Node,
@@ -160,7 +161,8 @@ pub struct StoreOptions {
 impl Default for StoreOptions {
     fn default() -> Self {
         let history_retention = Duration::from_secs(90 * 24 * 3600);
-        Self { engine: Engine::Memory, max_remembered: 1_000_000, history: 10_000, history_retention }
+        let engine = Engine::Embedded { path: "oncegate-data".into(), durable: Durable::default() };
+        Self { engine, max_remembered: 1_000_000, history: 10_000, history_retention }
     }
 }
 
@@ -310,19 +312,20 @@ fn upstream_url(node: &Node) -> Result<String, Problem> {
 impl StoreOptions {
     pub(super) fn read(section: &mut Section<'_>) -> Self {
         let default = Self::default();
-        let durable = section.find_with("engine", is_durable).unwrap_or(default.engine != Engine::Memory);
-        let engine = if durable {
-            Engine::Embedded {
-                path: section.get("path", PathBuf::from("oncegate-data")),
-                durable: section.get("durable", Durable::default()),
+        let is_durable = section.find_with("engine", is_durable).unwrap_or(default.engine != Engine::Memory);
+        let engine = match default.engine {
+            Engine::Embedded { path, durable } if is_durable => {
+                Engine::Embedded { path: section.get("path", path), durable: section.get("durable", durable) }
             }
-        } else {
-            for durable in ["path", "durable"] {
-                if section.find::<String>(durable).is_some() {
-                    section.warn(durable, "has no effect on the memory engine", "leave it out");
+            _ => {
+                for durable in ["path", "durable"] {
+                    let is_set = section.find::<String>(durable).is_some();
+                    if is_set && !matches!(section.origin(durable).source, Source::Sample) {
+                        section.warn(durable, "has no effect on the memory engine", "leave it out");
+                    }
                 }
+                Engine::Memory
             }
-            Engine::Memory
         };
         Self {
             engine,

@@ -475,12 +475,15 @@ fn deliver(
     let owed = !shadow && new.map(|(event, _)| event.policy.answer).all(|answer| answer == AnswerBy::Accept);
     let id = arrival.id;
     let again = matches!(arrival.inquired, Inquired::Again(..));
-    let delivery = new_delivery(id, arrival, policy, phase);
+    let mut delivery = Delivery { owed: owed || again, ..new_delivery(id, arrival, policy, phase) };
+    let new = || transition.transactions.iter().map(|(key, _)| *key);
+    if delivery.phase == Phase::Queued && view.deliveries.iter().any(|earlier| delivery.comes_after(earlier, new())) {
+        delivery.phase = Phase::Held { until: Timestamp::NEVER };
+    }
     if owed {
         transition.history.extend(delivery.lines(&What::Acknowledged, now));
     }
-    let delivery = Delivery { owed: owed || again, ..delivery };
-    if phase == Phase::Queued {
+    if delivery.phase == Phase::Queued {
         queue(view, &delivery, &mut transition);
     }
     transition.deliveries.push(Change::Put(delivery));

@@ -149,6 +149,10 @@ pub struct Letter {
 }
 
 impl Letter {
+    pub(super) fn shares_a_transaction(&self, other: &Self) -> bool {
+        self.events.iter().any(|event| other.events.iter().any(|another| another.transaction == event.transaction))
+    }
+
     /// The transactions of its events, each once.
     pub fn transactions(&self) -> impl Iterator<Item = Key> {
         let once = |(index, event): (usize, &Carried)| {
@@ -267,6 +271,25 @@ impl Delivery {
             Phase::Held { .. } | Phase::Queued | Phase::InFlight { .. } => true,
             Phase::Unknown { .. } | Phase::Recheck { .. } | Phase::Retrying { .. } | Phase::Review { .. } => false,
         }
+    }
+
+    /// Whether it has been tried and will be tried again, with nobody in the app on its account.
+    const fn is_tried_again(&self) -> bool {
+        match self.phase {
+            Phase::Retrying { .. } => true,
+            Phase::Held { .. } | Phase::Queued => self.attempts > 0,
+            Phase::InFlight { .. } | Phase::Unknown { .. } | Phase::Recheck { .. } | Phase::Review { .. } => false,
+        }
+    }
+
+    /// Whether it must not overtake this one: an earlier event of its payment that is being tried again. Where nobody may be
+    /// acknowledged first nothing waits so, for its sender would hang up on it. `new` are the transactions of which it brings
+    /// something new: what merely goes along is in order.
+    pub(super) fn comes_after(&self, other: &Self, mut new: impl Iterator<Item = Key>) -> bool {
+        other.id < self.id
+            && other.is_tried_again()
+            && (self.owed || self.letter.policy.patience().is_some())
+            && new.any(|new| other.letter.transactions().any(|theirs| theirs == new))
     }
 
     /// Whether it carries anything that does not tell what happened.

@@ -132,6 +132,9 @@ impl Step<'_> {
     }
 
     fn enqueue(&mut self) {
+        if self.has_to_wait() {
+            return self.wait_for_earlier();
+        }
         queue(self.view, &self.delivery, &mut self.out);
         self.put(Phase::Queued);
     }
@@ -183,6 +186,41 @@ impl Step<'_> {
         self.enqueue();
     }
 
+    /// Whether an earlier event of its payment is being tried again.
+    fn has_to_wait(&self) -> bool {
+        let claims = |event: &&Carried| {
+            let claim = self.view.transaction(event.transaction).and_then(|t| t.claim(event.identity));
+            claim.is_some_and(|claim| claim.is_pending_in(self.delivery.id))
+        };
+        let new = || self.delivery.letter.events.iter().filter(claims).map(|event| event.transaction);
+        self.view.deliveries.iter().any(|earlier| self.delivery.comes_after(earlier, new()))
+    }
+
+    /// It goes on when that one has come to its end. It holds no lease meanwhile, so that it is in no payer's way.
+    fn wait_for_earlier(&mut self) {
+        self.touch();
+        self.put(Phase::Held { until: Timestamp::NEVER });
+    }
+
+    /// Writes its transactions though they may stay as they are: whoever waits on what he saw of them decides anew.
+    fn touch(&mut self) {
+        for transaction in Arc::clone(&self.delivery.letter).transactions() {
+            self.transaction(transaction);
+        }
+    }
+
+    /// Whatever waits for it, or for what ends with it, looks anew whether it may go.
+    fn let_later_ones_go(&mut self) {
+        self.touch();
+        let waits = |other: &&Delivery| {
+            other.id != self.delivery.id
+                && other.phase == (Phase::Held { until: Timestamp::NEVER })
+                && other.letter.shares_a_transaction(&self.delivery.letter)
+        };
+        let waiting: Vec<Delivery> = self.view.deliveries.iter().filter(waits).cloned().collect();
+        waiting.into_iter().for_each(|later| self.look_again(later));
+    }
+
     /// Somebody is about to be told success on its account.
     fn owe(&mut self) {
         if !self.delivery.owed {
@@ -206,6 +244,10 @@ impl Step<'_> {
             // It is in the way of some of whom nobody knew when it was queued: so it queues again, under all its names.
             self.out.locks.push(LockChange::Requeue(self.delivery.id, widened(self.view, &self.delivery)));
             return self.put(Phase::Queued);
+        }
+        if self.has_to_wait() {
+            self.out.locks.push(LockChange::Release(self.delivery.id));
+            return self.wait_for_earlier();
         }
         let policy = Arc::clone(&self.delivery.letter.policy);
         if self.delivery.attempts > 0 {
@@ -286,6 +328,7 @@ impl Step<'_> {
             }
         }
         self.end_the_overtaken(answer);
+        self.let_later_ones_go();
     }
 
     /// What waits and brings nothing any more, for all of it has been accepted with this delivery, need not go.
@@ -314,10 +357,14 @@ impl Step<'_> {
         }
     }
 
-    /// A follower whose window is over looks anew whether it may go.
+    /// One that waits for another looks anew whether it may go.
     fn look_again(&mut self, follower: Delivery) {
         let phase = Phase::Held { until: self.now };
-        if !self.out.deliveries.iter().any(|change| matches!(change, Change::Put(put) if put.id == follower.id)) {
+        let is_its = |change: &Change| match change {
+            Change::Put(put) => put.id == follower.id,
+            Change::Remove(id, _) => *id == follower.id,
+        };
+        if !self.out.deliveries.iter().any(is_its) {
             self.out.deliveries.push(Change::Put(Delivery { phase, ..follower }));
         }
     }
@@ -325,13 +372,14 @@ impl Step<'_> {
     fn failed(&mut self, ending: Ending) {
         let id = self.delivery.id;
         self.note(&Line::ended(&ending));
-        self.out.locks.push(LockChange::Release(id));
+        let shown = self.delivery.owed && self.attempted_enough();
+        self.out.locks.push(if shown { self.for_good() } else { LockChange::Release(id) });
         self.out.effects.push(Effect::Tell(id, ending));
         self.drop_followers();
         if !self.delivery.owed {
             // Shared with those who waited, and forgotten: the next redelivery gets a real try.
             self.forget();
-        } else if self.attempted_enough() {
+        } else if shown {
             self.for_review(Reason::Exhausted);
         } else {
             // A try that never got to the app counts too, or a dead app would be tried without end.
@@ -341,7 +389,16 @@ impl Step<'_> {
         }
     }
 
+    /// What becomes of its lease when it waits for a person.
+    fn for_good(&self) -> LockChange {
+        match self.delivery.letter.policy.order {
+            Order::Passing => LockChange::Release(self.delivery.id),
+            Order::Strict => LockChange::Names(self.delivery.id),
+        }
+    }
+
     fn for_review(&mut self, reason: Reason) {
+        self.let_later_ones_go();
         self.out.effects.push(Effect::Alarm(self.delivery.id, reason.told()));
         self.put(Phase::Review { since: self.now, reason });
     }
@@ -359,6 +416,7 @@ impl Step<'_> {
             }
             self.transaction(event.transaction).claims.retain(|claim| claim.identity != event.identity);
         }
+        self.let_later_ones_go();
         self.remove();
     }
 
@@ -419,11 +477,7 @@ impl Step<'_> {
             }
             // What is resent without end may be what the app dies of.
             OnUnknown::Resend | OnUnknown::Review => {
-                let change = match letter.policy.order {
-                    Order::Passing => LockChange::Release(id),
-                    Order::Strict => LockChange::Names(id),
-                };
-                self.out.locks.push(change);
+                self.out.locks.push(self.for_good());
                 self.drop_followers();
                 self.for_review(Reason::Unknown);
             }
@@ -443,6 +497,7 @@ impl Step<'_> {
         if let Some(answer) = self.delivery.letter.events.iter().find_map(answer) {
             self.out.effects.push(Effect::Tell(id, Ending::Accepted(answer)));
         }
+        self.let_later_ones_go();
         self.remove();
     }
 

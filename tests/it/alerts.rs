@@ -17,8 +17,8 @@ use crate::{
     tidy::{files, read, root},
 };
 
-/// A gate's page of figures after all that can happen to callbacks has happened to some.
-pub async fn page_of_a_gate_that_has_worked() -> Page {
+/// A gate after all that can happen to callbacks has happened to some, and the app behind it.
+pub async fn a_gate_that_has_worked() -> (Standing, Office) {
     let mut office = Office::open().await;
     let authority = Authority::new();
     let pair = authority.issue("pay", &["pay.example"]);
@@ -48,17 +48,23 @@ pub async fn page_of_a_gate_that_has_worked() -> Page {
     gate.until("it is known whether the app is up", || gate.shown("upstream_up").is_some()).await;
     let certificate = "certificate_expiry_timestamp_seconds{name=\"pay.example\"}";
     gate.until("the end of its certificate is told", || gate.shown(certificate).is_some()).await;
+    (gate, office)
+}
+
+/// Its page of figures.
+pub async fn page_of_a_gate_that_has_worked() -> Page {
+    let (gate, _office) = a_gate_that_has_worked().await;
     Page::parse(&gate.admin("/metrics").await.body)
 }
 
 /// An alert as its file tells it: each key with its value, text in blocks joined by spaces.
-type Alert = BTreeMap<String, String>;
+pub type Alert = BTreeMap<String, String>;
 
 /// What may stand in one.
 const KEYS: [&str; 8] = ["expr", "for", "labels", "severity", "annotations", "summary", "description", "runbook"];
 
 /// The files of a kind among the alerts.
-fn those(suffix: &str) -> Vec<PathBuf> {
+pub fn those(suffix: &str) -> Vec<PathBuf> {
     let all = files(&root().join("alerts")).into_iter();
     let those: Vec<_> = all.filter(|path| path.to_string_lossy().ends_with(suffix)).collect();
     assert!(!those.is_empty(), "no {suffix}");
@@ -66,7 +72,7 @@ fn those(suffix: &str) -> Vec<PathBuf> {
 }
 
 /// Reads the few forms in which our own file is written; promtool says whether it is sound, and how many there are.
-fn alerts() -> Vec<Alert> {
+pub fn alerts() -> Vec<Alert> {
     let text: String = those(".rules.yml").iter().map(|path| read(path)).collect();
     let group = |line: &str| line.starts_with("- name: ") || line == "rules:";
     let tells = |line: &&str| !line.is_empty() && !line.starts_with('#') && !group(line);

@@ -156,7 +156,7 @@ async fn what_is_said_in_http_1_is_refused_or_one_request_to_two_real_servers_an
 }
 
 /// What is odd in HTTP/2, and what an app hears of it, if anything: a method, a target, a host, a body.
-fn odd_frames() -> Vec<(Vec<u8>, Option<[&'static str; 4]>)> {
+pub fn odd_frames() -> Vec<(Vec<u8>, Option<[&'static str; 4]>)> {
     let a = Some(["GET", "/a", "pay.example", ""]);
     let posted = Some(["POST", "/a", "pay.example", "hello"]);
     let with = |fields: &[(&'static str, &'static str)]| {

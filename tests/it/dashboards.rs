@@ -17,7 +17,7 @@ use crate::{
 /// Panels that come with Grafana.
 const PANELS: [&str; 4] = ["row", "stat", "timeseries", "heatmap"];
 
-fn dashboards() -> Vec<Value> {
+pub fn dashboards() -> Vec<Value> {
     let found = files(&root().join("dashboards"));
     let json = found.iter().filter(|path| path.extension().is_some_and(|extension| extension == "json"));
     let read: Vec<_> = json.map(|path| serde_json::from_str(&read(path)).unwrap()).collect();
@@ -34,7 +34,7 @@ fn text<'v>(value: &'v Value, pointer: &str) -> &'v str {
 }
 
 /// The expressions of panels and annotations as they stand there, each with where it stands.
-fn expressions(dashboard: &Value) -> Vec<(String, String)> {
+pub fn expressions(dashboard: &Value) -> Vec<(String, String)> {
     let mut found = Vec::new();
     for panel in list(dashboard, "/panels").iter().filter(|panel| panel["type"] != "row") {
         let targets = list(panel, "/targets");

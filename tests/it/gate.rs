@@ -1,6 +1,6 @@
 //! The gate as a whole: what goes where, what its bounds are, how it ends, and what it tells of itself.
 
-use std::time::Duration;
+use std::{os::unix::fs::PermissionsExt, process::Command, time::Duration};
 
 use tokio::net::TcpStream;
 
@@ -135,6 +135,25 @@ fn an_address_that_is_taken_is_told_in_one_line() {
     let said = String::from_utf8(out.stderr).unwrap();
     assert_eq!(out.status.code(), Some(1));
     assert!(said.contains(&address.to_string()) && said.lines().count() == 1, "{said}");
+}
+
+#[test]
+fn without_a_word_about_it_what_is_known_is_kept_and_a_folder_that_cannot_be_had_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let own = "gateway.listen = ['127.0.0.1:0']\nadmin.listen = 'off'\n";
+    std::fs::write(directory.path().join("config.toml"), own).unwrap();
+    std::fs::write(directory.path().join("oncegate-data"), "no folder").unwrap();
+    let out = oncegate(directory.path(), &["run"]);
+    let said = String::from_utf8(out.stderr).unwrap();
+    assert_eq!(out.status.code(), Some(1));
+    assert!(said.contains("store.path") && said.contains("oncegate-data") && said.lines().count() == 1, "{said}");
+    std::fs::remove_file(directory.path().join("oncegate-data")).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_oncegate"));
+    command.current_dir(directory.path());
+    let gate = Process::spawn(command, own);
+    let folder = std::fs::metadata(directory.path().join("oncegate-data")).unwrap();
+    assert_eq!(folder.permissions().mode() & 0o777, 0o700, "whole requests lie in there");
+    drop(gate);
 }
 
 #[test]

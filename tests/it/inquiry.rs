@@ -342,8 +342,8 @@ async fn what_is_to_be_asked_about_once_more_is_found_on_the_disk_and_goes_on() 
     till.knows("tr_1", "paid", HASH);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store");
-    let store = format!("store.engine = 'embedded'\nstore.path = '{}'\n", path.display());
-    let more = format!("{store}{NINJA}{}", till.asked_with(&["test_a"], "recheck = '3s'"));
+    let store = format!("[store]\nengine = 'embedded'\npath = '{}'\n", path.display());
+    let more = format!("{NINJA}{}{store}", till.asked_with(&["test_a"], "recheck = '3s'"));
     let tells = async |gate: &Process| {
         let mut caller = connect(gate.address).await;
         caller.write(mollie("tr_1")).await;

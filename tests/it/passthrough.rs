@@ -430,7 +430,7 @@ async fn what_can_be_understood_in_two_ways_is_refused_or_made_plain() {
 async fn a_body_with_a_request_in_it_stays_a_body_when_the_answer_comes_early() {
     let app = App::start().await;
     let mut setup = Setup::to(app.url());
-    setup.whole = Some(16);
+    setup.whole = Some((16, Duration::from_secs(10)));
     let gate = setup.start();
     for body in ["x", "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"] {
         let mut client = gate.client().await;

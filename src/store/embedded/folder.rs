@@ -5,9 +5,9 @@
 //! and drops what follows, and would do so in silence.
 
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::{self, Read, Write},
-    os::unix::fs::FileExt,
+    os::unix::fs::{DirBuilderExt, FileExt},
     panic::AssertUnwindSafe,
     path::{Path, PathBuf},
     sync::Arc,
@@ -44,10 +44,12 @@ impl Folder {
     ///
     /// [`DiskError`]: another process has it, it can't be written, or it is in a format that can't be read.
     fn take(path: &Path) -> Result<Self, DiskError> {
-        fs::create_dir_all(path).map_err(io_error(path))?;
+        // Whole requests lie in there, and what payers are called.
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+        made.map_err(not_ours(path))?;
         let open = |name: &str| {
             let file = path.join(name);
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&file).map_err(io_error(&file))
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&file).map_err(not_ours(&file))
         };
         let lock = open("lock")?;
         match lock.try_lock() {
@@ -386,6 +388,20 @@ impl Acknowledged {
 pub(super) fn io_error(path: &Path) -> impl FnOnce(io::Error) -> DiskError + use<> {
     let path = path.display().to_string();
     move |error| DiskError::Refused(format!("{path}: {error}"))
+}
+
+/// The same of what is made first, with what to do where that is not allowed.
+fn not_ours(path: &Path) -> impl FnOnce(io::Error) -> DiskError + use<> {
+    let path = path.display().to_string();
+    move |error| {
+        let advice = match error.kind() {
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::NotADirectory => {
+                "; the gate has to have a folder that it may write to"
+            }
+            _ => "",
+        };
+        DiskError::Refused(format!("{path}: {error}{advice}"))
+    }
 }
 
 /// Writes a file anew; it is on the disk when this returns, though its name may not be.

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::{
     io::AsyncReadExt,
-    net::{TcpListener, UnixListener},
+    net::{TcpListener, TcpSocket, UnixListener},
 };
 
 use super::wire::{Wire, soon};
@@ -21,9 +21,13 @@ impl App {
         Self { listener: TcpListener::bind("127.0.0.1:0").await.unwrap() }
     }
 
-    /// An address at which nobody listens.
+    /// An address at which nobody listens, and nobody else can while the test runs.
     pub async fn gone() -> String {
-        Self::start().await.url()
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let url = format!("http://{}", socket.local_addr().unwrap());
+        std::mem::forget(socket);
+        url
     }
 
     pub fn url(&self) -> String {
@@ -124,7 +128,7 @@ impl Recording {
 fn requests(mut bytes: &[u8]) -> Vec<String> {
     let mut found = Vec::new();
     while let Some(end) = position(bytes, b"\r\n\r\n") {
-        let head = std::str::from_utf8(&bytes[..end]).expect("heads are text").to_owned();
+        let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
         bytes = &bytes[end + 4..];
         let mut lines = head.split("\r\n");
         let line = lines.next().unwrap().to_owned();

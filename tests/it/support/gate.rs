@@ -28,8 +28,8 @@ pub struct Setup {
     pub tls: Option<Arc<ServerConfig>>,
     pub trusted: Vec<IpNet>,
     pub drain: Duration,
-    /// Read the body whole up to here before passing nothing on, as the way of callbacks begins.
-    pub whole: Option<usize>,
+    /// Read the body whole up to here and within this time before passing nothing on, as the way of callbacks begins.
+    pub whole: Option<(usize, Duration)>,
 }
 
 impl Setup {
@@ -64,13 +64,13 @@ impl Setup {
 struct PassAll {
     upstream: Arc<Upstream>,
     trusted: Vec<IpNet>,
-    whole: Option<usize>,
+    whole: Option<(usize, Duration)>,
 }
 
 impl Handler for PassAll {
     async fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> Response<Body> {
-        if let Some(limit) = self.whole {
-            return match read_whole(request.into_body(), limit, Duration::from_secs(10)).await {
+        if let Some((limit, within)) = self.whole {
+            return match read_whole(request.into_body(), limit, within).await {
                 Ok(bytes) => Response::new(Body::full(bytes)),
                 Err(error) => passthrough::plain(error.status(), error.to_string()),
             };

@@ -26,6 +26,8 @@ pub struct Process {
     child: Owned,
     /// Where callers reach it.
     pub address: SocketAddr,
+    /// Where it listens besides.
+    pub others: Vec<SocketAddr>,
     /// Every line that it has logged so far comes through here.
     log: mpsc::Receiver<String>,
     directory: tempfile::TempDir,
@@ -55,14 +57,15 @@ impl Process {
         let lines = BufReader::new(child.0.stderr.take().unwrap()).lines();
         let (into, log) = mpsc::channel();
         thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| into.send(line)));
-        let port = loop {
+        let listens: Vec<SocketAddr> = loop {
             let line = log.recv_timeout(PATIENCE).expect("the gate stands");
             let said: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
             if let Some(listen) = said["listen"].as_str() {
-                break listen.parse::<SocketAddr>().unwrap().port();
+                break listen.split(' ').map(|address| address.parse().unwrap()).collect();
             }
         };
-        Self { child, address: ([127, 0, 0, 1], port).into(), log, directory }
+        let (first, others) = listens.split_first().unwrap();
+        Self { child, address: ([127, 0, 0, 1], first.port()).into(), others: others.to_vec(), log, directory }
     }
 
     /// The file that it runs by.
@@ -78,6 +81,13 @@ impl Process {
                 return line;
             }
         }
+    }
+
+    /// The bytes of memory that are really there.
+    pub fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.0.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     }
 
     /// Tells it something, as an init system does.

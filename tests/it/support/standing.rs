@@ -34,9 +34,10 @@ pub struct Told {
     pub body: String,
 }
 
-/// The text of a configuration: what a test needs, before what the test says.
+/// The text of a configuration: what a test needs, before what the test says. It keeps nothing on the disk unless asked to.
 pub fn config(url: &str, more: &str) -> String {
-    format!("gateway.listen = ['[::]:0']\nupstream.url = '{url}'\nadmin.listen = '127.0.0.1:0'\n{more}")
+    let engine = if more.contains("[store]") { "" } else { "store.engine = 'memory'\n" };
+    format!("gateway.listen = ['[::]:0']\nadmin.listen = '127.0.0.1:0'\n{engine}upstream.url = '{url}'\n{more}")
 }
 
 impl Standing {

@@ -109,6 +109,11 @@ impl Wire {
         soon(self.stream.shutdown()).await.expect("the other side is there");
     }
 
+    /// Ends the direction from here to there, if the other side has not ended both.
+    pub async fn leave(&mut self) {
+        let _ = soon(self.stream.shutdown()).await;
+    }
+
     async fn more(&mut self) -> io::Result<bool> {
         let before = self.read.len();
         soon(self.stream.read_buf(&mut self.read)).await?;
