@@ -9,6 +9,7 @@ pub mod explain;
 pub mod export;
 pub mod health;
 pub mod man;
+pub mod providers;
 mod recorded;
 pub mod review;
 pub mod run;
@@ -39,6 +40,7 @@ Then:
   oncegate check --effective             every value in force, and where it came from
   oncegate explain webhook.http          what the gate would decide about a request, and why
   oncegate --config /etc/oncegate.toml run
+  oncegate providers                     the providers that are known, and what each can do
   oncegate health                        whether the gate that runs is ready, as an exit code
   oncegate review list                   what waits for a person
   oncegate show tr_7UhSN1zuXS            a payment's line of life
@@ -72,6 +74,8 @@ pub enum Verb {
     Check(check::Args),
     /// Say what the gate would decide about recorded requests, and why
     Explain(explain::Args),
+    /// List the payment providers that are known, and what each can do
+    Providers(providers::Args),
     /// Look at what waits for a person, and act on it
     Review(review::Args),
     /// Show a payment's line of life: what came, what was decided, tried and answered, and who acted
@@ -98,6 +102,7 @@ pub fn main() -> ExitCode {
         Verb::Run(args) => run::run(args, &cli.config),
         Verb::Check(args) => check::run(args, &cli.config),
         Verb::Explain(args) => explain::run(args, &cli.config),
+        Verb::Providers(args) => providers::run(args, &cli.config),
         Verb::Review(args) => review::run(args, &cli.config),
         Verb::Show(args) => show::run(args, &cli.config),
         Verb::Export(args) => export::run(args, &cli.config),

@@ -286,7 +286,9 @@ pub fn docs_table() -> String {
     table
 }
 
-fn span(duration: Duration) -> String {
+/// A span of time, as people say it.
+#[must_use]
+pub fn span(duration: Duration) -> String {
     match duration.as_secs() {
         seconds if seconds >= 48 * 3600 && seconds % (24 * 3600) == 0 => format!("{} d", seconds / (24 * 3600)),
         seconds if seconds >= 3600 && seconds % 3600 == 0 => format!("{} h", seconds / 3600),

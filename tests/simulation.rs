@@ -651,6 +651,8 @@ static SEVERAL: Provider = Provider {
         };
         Ok(text.lines().map(event).collect())
     },
+    event_ids: false,
+    batches: false,
     inquiry: None,
     ack: Ack { status: StatusCode::OK, content_type: None, body: "[accepted]" },
     refusal: 401,

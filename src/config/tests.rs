@@ -31,6 +31,8 @@ const fn provider(name: &'static str, scheme: Scheme) -> Provider {
         recognise: |_| false,
         scheme,
         events: |_, _| Err(Unrecognised(String::new())),
+        event_ids: false,
+        batches: false,
         inquiry: None,
         ack: Ack { status: StatusCode::OK, content_type: None, body: "" },
         refusal: 400,

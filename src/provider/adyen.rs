@@ -27,6 +27,8 @@ pub static ADYEN: Provider = Provider {
     }),
     events: |reader, _| events(reader.json()),
     // Any 2xx does; older accounts look for the word.
+    event_ids: false,
+    batches: true,
     inquiry: None,
     ack: Ack { status: StatusCode::OK, content_type: Some("text/plain"), body: "[accepted]" },
     refusal: 401,

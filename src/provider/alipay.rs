@@ -27,6 +27,8 @@ pub static ALIPAY: Provider = Provider {
         check,
     }),
     events: |reader, _| Ok(vec![event(reader)?]),
+    event_ids: true,
+    batches: false,
     inquiry: None,
     ack: Ack { status: StatusCode::OK, content_type: Some("text/plain"), body: "success" },
     refusal: 400,

@@ -60,6 +60,10 @@ pub struct Provider {
     pub scheme: Scheme,
     /// Reads the statements of a callback; never none.
     pub events: fn(&Reader<'_>, &Keyring) -> Result<Vec<Event>, Unrecognised>,
+    /// Whether events of its carry an id that stays the same over redeliveries.
+    pub event_ids: bool,
+    /// Whether one callback may carry several events.
+    pub batches: bool,
     /// How it is asked what has become of a payment; `None` where it is not asked.
     pub inquiry: Option<&'static Inquiry>,
     /// The answer that it takes for an acknowledgement.

@@ -21,6 +21,8 @@ pub static EWAY: Provider = Provider {
         let code = code.ok_or_else(|| Unrecognised(format!("nothing stands at query:{ACCESS_CODE}")))?;
         Ok(vec![Event { reference: code.into_owned(), ..Event::default() }])
     },
+    event_ids: false,
+    batches: false,
     inquiry: None,
     ack: Ack::empty(StatusCode::OK),
     refusal: 401,

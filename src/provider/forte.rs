@@ -20,6 +20,8 @@ pub static FORTE: Provider = Provider {
     // Its manuals tell of no signature.
     scheme: Scheme::Unsigned,
     events: |reader, _| read(reader, |json| Ok(vec![event(json)?])),
+    event_ids: false,
+    batches: false,
     inquiry: None,
     ack: Ack::empty(StatusCode::OK),
     refusal: 401,

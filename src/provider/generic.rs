@@ -17,6 +17,8 @@ pub static GENERIC: Provider = Provider {
     events: |_, _| {
         Err(Unrecognised("nothing is known of this provider: let a rule say where its reference stands".into()))
     },
+    event_ids: false,
+    batches: false,
     inquiry: None,
     ack: Ack::empty(StatusCode::OK),
     refusal: 401,

@@ -24,6 +24,8 @@ pub static GOCARDLESS: Provider = Provider {
         check: |reader, keyring, _| SIGNATURE.check(reader, keyring),
     }),
     events: |reader, _| events(reader.json()),
+    event_ids: true,
+    batches: true,
     inquiry: None,
     ack: Ack::empty(StatusCode::NO_CONTENT),
     // "Invalid Token", which it asks for.

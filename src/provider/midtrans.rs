@@ -25,6 +25,8 @@ pub static MIDTRANS: Provider = Provider {
         check: |reader, keyring, _| check(reader.json(), keyring),
     }),
     events: |reader, _| Ok(vec![event(reader)?]),
+    event_ids: false,
+    batches: false,
     inquiry: None,
     ack: Ack::empty(StatusCode::OK),
     // How often it tries again depends on the answer; what is wrong stays wrong.

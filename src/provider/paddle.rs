@@ -28,6 +28,8 @@ pub static PADDLE: Provider = Provider {
         check,
     }),
     events: |reader, _| Ok(vec![event(reader.json())?]),
+    event_ids: true,
+    batches: false,
     inquiry: None,
     ack: Ack::empty(StatusCode::OK),
     refusal: 401,

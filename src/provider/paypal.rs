@@ -28,6 +28,8 @@ pub static PAYPAL: Provider = Provider {
         check,
     }),
     events: |reader, _| events(reader.json()),
+    event_ids: true,
+    batches: true,
     inquiry: None,
     ack: Ack::empty(StatusCode::OK),
     refusal: 400,

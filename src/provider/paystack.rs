@@ -25,6 +25,8 @@ pub static PAYSTACK: Provider = Provider {
         check: |reader, keyring, _| SIGNATURE.check(reader, keyring),
     }),
     events: |reader, _| Ok(vec![event(reader)?]),
+    event_ids: false,
+    batches: false,
     inquiry: None,
     ack: Ack::empty(StatusCode::OK),
     refusal: 401,

@@ -25,6 +25,8 @@ pub static PAYU: Provider = Provider {
         check: |reader, keyring, _| check(reader, keyring),
     }),
     events: |reader, _| Ok(vec![event(reader.json())?]),
+    event_ids: false,
+    batches: false,
     inquiry: None,
     ack: Ack::empty(StatusCode::OK),
     refusal: 401,

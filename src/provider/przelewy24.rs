@@ -26,6 +26,8 @@ pub static PRZELEWY24: Provider = Provider {
         check: |reader, keyring, _| check(reader.json(), keyring),
     }),
     events: |reader, _| Ok(vec![event(reader.json())?]),
+    event_ids: false,
+    batches: false,
     inquiry: None,
     ack: Ack::empty(StatusCode::OK),
     refusal: 400,

@@ -25,6 +25,8 @@ pub static RAZORPAY: Provider = Provider {
         check: |reader, keyring, _| SIGNATURE.check(reader, keyring),
     }),
     events: |reader, _| Ok(vec![event(reader)?]),
+    event_ids: true,
+    batches: false,
     inquiry: None,
     ack: Ack::empty(StatusCode::OK),
     refusal: 400,

@@ -147,6 +147,10 @@ fn every_provider_reads_its_fixtures_as_expected() {
         let all = expected(p);
         let keyring = &KEYRINGS[p.name];
         let files = all["files"].as_object().unwrap();
+        let batches: Vec<_> = files.values().filter_map(|file| file["events"].as_array()).collect();
+        assert_eq!(batches.iter().any(|events| events.len() > 1), p.batches, "{}: several events in one", p.name);
+        let carried = batches.into_iter().flatten().any(|event| event.get("event_id").is_some());
+        assert_eq!(carried, p.event_ids, "{}: ids of events", p.name);
         let there =
             fs::read_dir(&folder).unwrap().filter(|f| f.as_ref().unwrap().path().extension().unwrap() == "http");
         assert!(files.len() > 3 && files.len() == there.count(), "{}: every fixture has its expectation", p.name);

@@ -30,6 +30,8 @@ pub static UNIONPAY: Provider = Provider {
         check,
     }),
     events: |reader, _| Ok(vec![event(reader)?]),
+    event_ids: false,
+    batches: false,
     inquiry: None,
     ack: Ack::empty(StatusCode::OK),
     refusal: 400,

@@ -33,6 +33,8 @@ pub static WECHATPAY_V2: Provider = Provider {
         check: |reader, keyring, _| check(reader, keyring),
     }),
     events: |reader, keyring| Ok(vec![event(&document(reader)?, keyring)?]),
+    event_ids: false,
+    batches: false,
     inquiry: None,
     ack: Ack {
         status: StatusCode::OK,

@@ -29,6 +29,8 @@ pub static WECHATPAY_V3: Provider = Provider {
         check,
     }),
     events: |reader, keyring| Ok(vec![event(reader, keyring)?]),
+    event_ids: true,
+    batches: false,
     inquiry: None,
     ack: Ack::empty(StatusCode::NO_CONTENT),
     refusal: 401,

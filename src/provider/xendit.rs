@@ -25,6 +25,8 @@ pub static XENDIT: Provider = Provider {
         check: |reader, keyring, _| signature::token(reader.view(), TOKEN, keyring),
     }),
     events: |reader, _| Ok(vec![event(reader)?]),
+    event_ids: true,
+    batches: false,
     inquiry: None,
     ack: Ack::empty(StatusCode::OK),
     refusal: 401,

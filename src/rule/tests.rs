@@ -19,6 +19,8 @@ static SLOW: Provider = Provider {
     recognise: |_| false,
     scheme: Scheme::Unsigned,
     events: |_, _| Err(Unrecognised(String::new())),
+    event_ids: false,
+    batches: false,
     inquiry: None,
     ack: Ack { status: StatusCode::OK, content_type: None, body: "" },
     refusal: 400,

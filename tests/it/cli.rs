@@ -7,7 +7,8 @@ use std::{
 };
 
 use clap::CommandFactory;
-use oncegate::cli::Cli;
+use oncegate::{cli::Cli, provider::PROVIDERS};
+use serde_json::{Value, json};
 
 use crate::support::{Office, Standing, process::oncegate, standing::NINJA};
 
@@ -16,6 +17,28 @@ fn printed(args: &[&str]) -> String {
     let out = oncegate(Path::new("."), args);
     assert_eq!(out.status.code(), Some(0), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
     String::from_utf8(out.stdout).unwrap()
+}
+
+// -------------------------------------------------------------------------------------------------- providers
+
+#[test]
+fn every_provider_is_listed_with_what_it_can_do() {
+    let told = printed(&["providers"]);
+    let mut lines = told.lines();
+    let head = lines.next().unwrap();
+    assert!(head.starts_with("NAME ") && head.ends_with(" ANSWER"), "{head}");
+    let names: Vec<_> = lines.map(|line| line.split(' ').next().unwrap()).collect();
+    assert_eq!(names, PROVIDERS.iter().map(|known| known.name).collect::<Vec<_>>());
+    let told = printed(&["providers", "--format", "json"]);
+    let told: Vec<Value> = told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let known = |name: &str| told.iter().find(|known| known["name"] == name).unwrap();
+    assert_eq!(told.len(), PROVIDERS.len());
+    assert_eq!((&known("flutterwave")["secrets"], &known("forte")["secrets"]), (&json!(["hmac", "token"]), &json!([])));
+    assert_eq!((&known("gocardless")["batches"], &known("stripe")["batches"]), (&json!(true), &json!(false)));
+    assert_eq!((&known("stripe")["event_ids"], &known("midtrans")["event_ids"]), (&json!(true), &json!(false)));
+    assert_eq!((&known("mollie")["inquiry"], &known("forte")["inquiry"]), (&json!(true), &json!(false)));
+    assert_eq!(known("alipay")["ack"], json!({ "status": 200, "content_type": "text/plain", "body": "success" }));
+    assert_eq!((&known("paddle")["waits_seconds"], &known("paddle")["retries_seconds"]), (&json!(5), &json!(259_200)));
 }
 
 // ------------------------------------------------------------------------------------------------ completions
