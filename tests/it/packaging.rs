@@ -15,7 +15,17 @@ use oncegate::{
     config::{Loaded, World},
 };
 
-use crate::tidy::{files, read, root};
+use crate::{
+    support::{
+        Authority, Office, Standing, Wire,
+        authority::{Pair, handshake},
+        backend,
+        office::BRACKETS,
+        standing::{HOOK, NINJA, mollie_at},
+        wire::soon,
+    },
+    tidy::{files, read, root},
+};
 
 /// The values of a key in a text of `KEY<separator>value` lines.
 fn values<'t>(text: &'t str, key: &str) -> Vec<&'t str> {
@@ -144,4 +154,66 @@ fn the_example_for_invoice_ninja_is_a_configuration_and_its_ports_meet() {
     assert!(humantime::parse_duration(one(&compose, "stop_grace_period:")).unwrap() > drain());
     let (image, mounted) = (instructions(), "./oncegate.toml:/etc/oncegate/config.toml:ro");
     assert!(compose.contains(mounted) && image.contains("\"/etc/oncegate/config.toml\""));
+}
+
+// ------------------------------------------------------------------------------------------------ nginx
+
+/// The README's words for nginx, at these addresses and with this certificate.
+fn nginx(folder: &Path, pair: &Pair, listen: SocketAddr, gate: SocketAddr) -> String {
+    let readme = read(&root().join("README.md"));
+    let block = readme.split("```nginx\n").nth(1).unwrap().split("```").next().unwrap();
+    let replaced = [
+        ("listen 443 ssl;", format!("listen {listen} ssl;")),
+        ("listen [::]:443 ssl;", String::new()),
+        ("127.0.0.1:8080", gate.to_string()),
+        ("/etc/ssl/pay.example.org.pem", pair.certificate.display().to_string()),
+        ("/etc/ssl/pay.example.org.key", pair.key.display().to_string()),
+    ];
+    let block = replaced.iter().fold(block.to_owned(), |block, (from, to)| {
+        assert!(block.contains(from), "{from} stands there");
+        block.replace(from, to)
+    });
+    let here = folder.display();
+    let folders =
+        ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|kind| format!("{kind}_temp_path {here}/{kind};\n"));
+    format!(
+        "daemon off; master_process off; pid {here}/pid; error_log {here}/errors;\nevents {{}}\n\
+         http {{\naccess_log off;\n{}{block}}}\n",
+        folders.concat()
+    )
+}
+
+#[tokio::test]
+async fn behind_nginx_as_the_readme_has_it_the_app_hears_of_the_one_client_and_nothing_that_he_made_up() {
+    let (office, authority, folder) = (Office::open().await, Authority::new(), tempfile::tempdir().unwrap());
+    let gate = Standing::before(&office.url(), &format!("gateway.trusted_proxies = ['127.0.0.1']\n{NINJA}")).await;
+    let mut seen = office.answer_all(BRACKETS);
+    let listen = backend::free();
+    let pair = authority.issue("pay", &["pay.example.org"]);
+    let file = folder.path().join("nginx.conf");
+    fs::write(&file, nginx(folder.path(), &pair, listen, gate.v4())).unwrap();
+    let Some(_nginx) = backend::server("nginx", "the README's words for nginx", &["-c", file.to_str().unwrap()]) else {
+        return;
+    };
+    let errors = || fs::read_to_string(folder.path().join("errors")).unwrap_or_default();
+    assert!(backend::stands(listen), "{}", errors());
+    let believer = authority.believer(&["http/1.1"]);
+    let stream = soon(tokio::net::TcpStream::connect(listen)).await.unwrap();
+    let mut wire = Wire::new(handshake(stream, &believer, "pay.example.org").await.unwrap());
+    let lies = "X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Host: evil\r\nCf-Connecting-Ip: 6.6.6.6\r\nX-Forwarded-Proto: http\r\n";
+    for (reference, more) in [("tr_1", ""), ("tr_2", lies)] {
+        let hook = mollie_at("pay.example.org", HOOK, reference).replacen("\r\n", &format!("\r\n{more}"), 1);
+        wire.write(hook).await;
+        let (head, body) = wire.answer().await;
+        assert_eq!((head.status(), &*body, head.one("oncegate-decision")), (200, "[]", "first"));
+        let visit = seen.recv().await.unwrap();
+        let fields = ["host", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-port"];
+        let port = listen.port().to_string();
+        assert_eq!(
+            fields.map(|name| visit.head.one(name)),
+            ["pay.example.org", "127.0.0.1", "pay.example.org", "https", &*port]
+        );
+        assert!(!visit.raw.contains("6.6.6.6") && !visit.raw.contains("evil"), "{}", visit.raw);
+    }
+    assert_eq!(errors(), "");
 }

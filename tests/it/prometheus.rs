@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     process::{Command, Stdio},
     time::Duration,
 };
@@ -13,6 +13,7 @@ use crate::{
     alerts::{a_gate_that_has_worked, alerts, those},
     dashboards::{dashboards, expressions},
     support::{
+        backend,
         curl::is_here,
         office::BRACKETS,
         process::Owned,
@@ -41,7 +42,7 @@ impl Prometheus {
         });
         let path = folder.path().join("prometheus.yml");
         fs::write(&path, config.to_string()).unwrap();
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let address = backend::free();
         let server = Command::new("prometheus")
             .arg(format!("--config.file={}", path.display()))
             .arg(format!("--storage.tsdb.path={}", folder.path().join("data").display()))

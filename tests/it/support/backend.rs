@@ -103,40 +103,49 @@ MaxRequestWorkers 8
     )
 }
 
+/// Starts a server in its place; nothing where it is not installed, and then says what is not tried.
+pub fn server(name: &'static str, what: &str, arguments: &[&str]) -> Option<Owned> {
+    // Where Debian puts them is not in everybody's path.
+    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin";
+    let Ok(server) = Command::new(name).env("PATH", path).args(arguments).stderr(Stdio::null()).spawn() else {
+        // Written past the test harness, which keeps what a passing test prints to itself.
+        let _ = writeln!(io::stderr(), "SKIPPED: {what}, for `{name}` is not installed");
+        return None;
+    };
+    Some(Owned(server))
+}
+
+/// Whether somebody listens there within ten seconds.
+pub fn stands(address: SocketAddr) -> bool {
+    (0..1000).any(|_| {
+        thread::sleep(Duration::from_millis(10));
+        TcpStream::connect(address).is_ok()
+    })
+}
+
+/// An address of our own at which nobody listens yet.
+pub fn free() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
 impl Backend {
-    /// Both of them; nothing where one is not installed, and then says so.
+    /// Both of them; nothing where one is not installed.
     pub fn both() -> Option<[Self; 2]> {
-        let nginx = Self::start("nginx", nginx, |command, file| command.arg("-c").arg(file))?;
-        let apache = Self::start("apache2", apache, |command, file| command.arg("-X").arg("-f").arg(file))?;
+        let nginx = Self::start("nginx", nginx, &["-c"])?;
+        let apache = Self::start("apache2", apache, &["-X", "-f"])?;
         Some([nginx, apache])
     }
 
-    fn start(
-        name: &'static str,
-        write: fn(&Path, SocketAddr) -> String,
-        arguments: for<'c> fn(&'c mut Command, &Path) -> &'c mut Command,
-    ) -> Option<Self> {
+    fn start(name: &'static str, write: fn(&Path, SocketAddr) -> String, arguments: &[&str]) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         // Whoever serves may be another user than whoever starts.
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let file = folder.path().join("server.conf");
+        let (address, file) = (free(), folder.path().join("server.conf"));
         fs::write(&file, write(folder.path(), address)).unwrap();
-        // Where Debian puts them is not in everybody's path.
-        let mut command = Command::new(name);
-        command.env("PATH", std::env::var("PATH").unwrap_or_default() + ":/usr/sbin").stderr(Stdio::null());
-        let Ok(server) = arguments(&mut command, &file).spawn() else {
-            // Written past the test harness, which keeps what a passing test prints to itself.
-            let _ = writeln!(io::stderr(), "SKIPPED: what `{name}` takes for a request, for it is not installed");
-            return None;
-        };
-        let server = Owned(server);
-        let stands = (0..1000).any(|_| {
-            thread::sleep(Duration::from_millis(10));
-            TcpStream::connect(address).is_ok()
-        });
+        let arguments = [arguments, &[file.to_str().unwrap()]].concat();
+        let server = server(name, &format!("what {name} takes for a request"), &arguments)?;
         let errors = || fs::read_to_string(folder.path().join("errors")).unwrap_or_default();
-        assert!(stands, "{name} does not stand: {}", errors());
+        assert!(stands(address), "{name} does not stand: {}", errors());
         Some(Self { name, address, log: folder.path().join("seen"), read: 0, _server: server, _folder: folder })
     }
 
