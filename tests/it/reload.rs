@@ -1,18 +1,30 @@
 //! A configuration that changes while the gate runs: who is connected, waits, is held or is in the app loses nothing.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use oncegate::{
     config::{Loaded, World},
     gateway::reload::Reload,
     telemetry::Reloaded,
 };
+use rustls_pki_types::pem::PemObject;
 use tokio::net::TcpStream;
 
 use crate::support::{
-    Authority, Office, Standing, Till,
+    Authority, Office, Standing, Till, Wire,
     authority::handshake,
+    backend,
     office::{BRACKETS, WELCOME},
+    process::Process,
     standing::{HOOK, NINJA, back, config, connect, heard, mollie, post},
     wire::soon,
 };
@@ -463,5 +475,90 @@ async fn a_key_that_is_put_in_while_the_gate_runs_is_used_and_one_that_is_taken_
         filed.change(more).await;
         filed.gate.ask(mollie("tr_1")).await.is_brackets();
         assert_eq!(till.asked().len(), asked);
+    }
+}
+
+// ------------------------------------------------------------------------------------------------ the whole program
+
+/// What the whole program shows of itself.
+async fn figures(admin: SocketAddr) -> String {
+    let mut wire = connect(admin).await;
+    wire.write("GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    wire.answer().await.1
+}
+
+// Who changes files and sends signals blocks his thread, and callers shall not stand still with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_configuration_and_a_certificate_that_change_ten_times_a_second_fail_nobody() {
+    const ROUNDS: usize = 25;
+    let (office, authority) = (Office::open().await, Authority::new());
+    let pair = authority.issue("pay", &["pay.example"]);
+    let admin = backend::free();
+    let text = |round: usize| {
+        let more = format!("gateway.max_body = {}\n{NINJA}{}", 4096 + round, pair.table("127.0.0.1:0"));
+        config(&office.url(), &more).replace("admin.listen = '127.0.0.1:0'", &format!("admin.listen = '{admin}'"))
+    };
+    let texts: Vec<_> = (0..=ROUNDS).map(text).collect();
+    let gate = Process::spawn(Command::new(env!("CARGO_BIN_EXE_oncegate")), &texts[0]);
+    let seen = office.answer_all(BRACKETS);
+    let (plain, tls, believer) = (gate.address, gate.others[0], authority.believer(&["http/1.1"]));
+    let over = Arc::new(AtomicBool::new(false));
+    let callers: Vec<_> = (0..4)
+        .map(|caller| {
+            let (over, believer) = (Arc::clone(&over), Arc::clone(&believer));
+            tokio::spawn(async move {
+                let mut kept = connect(plain).await;
+                let mut asked = 0;
+                while !over.load(Ordering::Relaxed) {
+                    // A handshake for each, and a connection that is kept through everything.
+                    let stream = soon(TcpStream::connect(tls)).await.unwrap();
+                    let mut fresh = Wire::new(handshake(stream, &believer, "pay.example").await.unwrap());
+                    for (wire, way) in [(&mut fresh, "fresh"), (&mut kept, "kept")] {
+                        wire.write(mollie(&format!("tr_{caller}x{asked}x{way}"))).await;
+                        let (head, body) = wire.answer().await;
+                        assert_eq!((head.status(), &*body), (200, "[]"));
+                    }
+                    asked += 1;
+                }
+                asked
+            })
+        })
+        .collect();
+    for text in &texts[1..] {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        std::fs::write(gate.config(), format!("log.format = 'json'\n{text}")).unwrap();
+        authority.issue("pay", &["pay.example"]);
+        gate.signal("HUP");
+    }
+    over.store(true, Ordering::Relaxed);
+    let mut asked = 0;
+    for caller in callers {
+        asked += caller.await.unwrap();
+    }
+    assert!(asked > ROUNDS, "{asked}");
+    assert_eq!(seen.len(), 2 * asked, "each once");
+    // The last of each is what holds.
+    let last = rustls_pki_types::CertificateDer::from_pem_file(&pair.certificate).unwrap();
+    let arrived = async {
+        loop {
+            let stream = TcpStream::connect(tls).await.unwrap();
+            let stream = handshake(stream, &authority.believer(&[]), "pay.example").await.unwrap();
+            if stream.get_ref().1.peer_certificates().unwrap()[0] == last {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), arrived).await.expect("the last certificate is shown");
+    let page = figures(admin).await;
+    let figure = |series: &str| -> usize {
+        let line = page.lines().find_map(|line| line.strip_prefix(&format!("oncegate_{series} "))).unwrap();
+        line.parse().unwrap()
+    };
+    // Signals that come while one is carried out are one signal.
+    assert!(figure("config_reloads_total{result=\"applied\"}") > ROUNDS / 2, "{page}");
+    assert!(figure("certificate_reloads_total{result=\"taken\"}") > 0, "{page}");
+    for refused in ["config_reloads_total{result=\"refused\"}", "certificate_reloads_total{result=\"refused\"}"] {
+        assert_eq!(figure(refused), 0, "{refused}");
     }
 }
