@@ -45,7 +45,7 @@ use crate::{
         memory,
     },
     telemetry::{LogControl, Metrics},
-    time::{Clock, SteadyClock, SystemClock, Timestamp},
+    time::{Clock, SteadyClock, SystemClock},
     upstream::Upstream,
 };
 
@@ -100,12 +100,21 @@ pub async fn start_with(config: Config, metrics: Arc<Metrics>, passed: Passed) -
     let now = SystemClock.now();
     let bounds = bounds(&config);
     match &config.store.engine {
-        Engine::Memory => stand(config, metrics, passed, memory::Memory::new(bounds), now).await,
+        Engine::Memory => {
+            let clock = SteadyClock::starting_at(now);
+            stand(config, metrics, passed, memory::Memory::new(bounds), clock).await
+        }
         Engine::Embedded { path, durable } => {
             let options = embedded::Options { bounds, durable: *durable, quiet: config.rules.longest_quiet() };
             let place = Box::new(Place::at(path.clone()));
             let store = Embedded::open(place, options, now).context("the store can't be opened (store.path)")?;
-            stand(config, metrics, passed, store, now).await
+            let jump = store.counts().jump;
+            if jump != 0 {
+                let message = "the clock is far from where it was when the store was last written; nothing is forgotten for an hour";
+                tracing::warn!(seconds = jump, message);
+            }
+            let clock = SteadyClock::ahead_of(now, store.now());
+            stand(config, metrics, passed, store, clock).await
         }
     }
 }
@@ -116,7 +125,7 @@ async fn stand<S: Store>(
     metrics: Arc<Metrics>,
     passed: Passed,
     store: S,
-    now: Timestamp,
+    clock: SteadyClock,
 ) -> anyhow::Result<Running> {
     let (doors, desk) = (config.doors(), desk_of(&config));
     passed.all_wanted(&[&doors[..], &desk].concat())?;
@@ -128,7 +137,6 @@ async fn stand<S: Store>(
     let guard = Guard::new(config.admin.token.as_ref())?;
     let upstream = Arc::new(Upstream::new(upstream_options(&config))?);
     let ready = Readiness::waiting_for(&["gate"]);
-    let clock = SteadyClock::starting_at(now);
     let dispatch = Dispatch::new(store, Arc::clone(&upstream), clock, Arc::clone(&metrics), dispatch_options(&config));
     let intake = Intake::new(Arc::clone(&dispatch));
     foresee(&config, &metrics);
@@ -419,6 +427,7 @@ async fn show_gauges<S: Store>(
         metrics
             .set_review_oldest(counts.oldest_review.map(|since| dispatch.clock_now().since(since)).unwrap_or_default());
         metrics.remembered_events.set(gauge(counts.transactions));
+        metrics.clock_jump_seconds.set(counts.jump);
         metrics.set_upstream_up(upstream.reach().up());
         metrics.set_upstream_connects(upstream.reach().connected(), upstream.reach().failed());
         let now = dispatch.clock.now();

@@ -147,7 +147,8 @@ impl<S: Store, A: App> Intake<S, A> {
     async fn webhook(self: Arc<Self>, book: &Rulebook, route: &Route, received: Received) -> Reply<A::Body> {
         let now = self.dispatch.clock_now();
         let source = received.source;
-        let reading = Reading::of(route, &received.whole(), book, now);
+        let wall = self.dispatch.clock.wall(now);
+        let reading = Reading::of(route, &received.whole(), book, wall);
         let question = reading.question(route, book).filter(|_| refused(&reading).is_none());
         let (came, mut now, mut inquest) = (now, now, Inquest::default());
         let (reading, started) = match question {
@@ -157,7 +158,7 @@ impl<S: Store, A: App> Intake<S, A> {
                 inquest = Box::pin(self.inquire(question, source)).await;
                 now = self.dispatch.clock_now();
                 let told =
-                    inquest.said.take().map(|said| Reading::told(route, &received.whole(), book, came, Some(&said)));
+                    inquest.said.take().map(|said| Reading::told(route, &received.whole(), book, wall, Some(&said)));
                 (told.unwrap_or(reading), Some(started))
             }
         };
@@ -454,7 +455,7 @@ impl<S: Store, A: App> Intake<S, A> {
     async fn back(self: Arc<Self>, book: &Rulebook, route: &Route, received: Received) -> Reply<A::Body> {
         let now = self.dispatch.clock_now();
         let started = Instant::now();
-        let reading = Reading::of(route, &received.whole(), book, now);
+        let reading = Reading::of(route, &received.whole(), book, self.dispatch.clock.wall(now));
         let mut line = Noted::new(&reading, received.source);
         let why = match &reading.statements {
             Err(why) => why.0.clone(),

@@ -96,6 +96,9 @@ pub struct Counts {
     pub evicted: u64,
     /// Names that became known when somebody was in the app without them, since the start.
     pub late_links: u64,
+    /// By how many seconds the clock stood ahead of what was written last (back, below zero) when the engine began, for as
+    /// long as nothing is forgotten because of that.
+    pub jump: i64,
     /// When the earliest due work was or is due.
     pub next_due: Option<Timestamp>,
 }

@@ -106,13 +106,28 @@ impl Clock for SystemClock {
 pub struct SteadyClock {
     epoch: tokio::time::Instant,
     start: Timestamp,
+    /// How far it is ahead of wall time.
+    ahead: Duration,
 }
 
 impl SteadyClock {
     /// A clock that shows `start` now.
     #[must_use]
     pub fn starting_at(start: Timestamp) -> Self {
-        Self { epoch: tokio::time::Instant::now(), start }
+        Self::ahead_of(start, start)
+    }
+
+    /// A clock that shows `start` now, where wall time is `wall`: a store goes on from its last moment though the machine's
+    /// clock was set back.
+    #[must_use]
+    pub fn ahead_of(wall: Timestamp, start: Timestamp) -> Self {
+        Self { epoch: tokio::time::Instant::now(), start, ahead: start.since(wall) }
+    }
+
+    /// What wall time was when it showed `at`: what others have stamped is judged by that.
+    #[must_use]
+    pub fn wall(&self, at: Timestamp) -> Timestamp {
+        Timestamp::EPOCH.after(at.since(Timestamp::EPOCH).saturating_sub(self.ahead))
     }
 
     /// What it showed at that moment.
@@ -138,6 +153,18 @@ pub fn since_boot() -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_goes_on_where_it_was_and_others_stamps_are_judged_by_wall_time() {
+        let (wall, last) = (Timestamp::from_millis(1_000_000), Timestamp::from_millis(5_000_000));
+        let clock = SteadyClock::ahead_of(wall, last);
+        tokio::time::advance(Duration::from_secs(3)).await;
+        let now = clock.now();
+        assert_eq!((now, clock.wall(now)), (Timestamp::from_millis(5_003_000), Timestamp::from_millis(1_003_000)));
+        assert_eq!(clock.wall(Timestamp::EPOCH), Timestamp::EPOCH);
+        let clock = SteadyClock::starting_at(wall);
+        assert_eq!(clock.wall(clock.now()), clock.now());
+    }
 
     #[test]
     fn a_time_is_read_in_both_forms_and_printed_in_one() {

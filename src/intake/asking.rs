@@ -120,7 +120,7 @@ impl<S: Store, A: App> Intake<S, A> {
         let whole = Whole { method, uri, headers, body, host, source };
         // By the rules that hold now it may be no callback any more; then nobody can say that it is a repeat.
         let Some(route) = book.rules.classify(&whole.head()) else { return self.drop_recheck(&delivery).await };
-        let mut reading = Reading::of(&route, &whole, book, letter.arrived);
+        let mut reading = Reading::of(&route, &whole, book, self.dispatch.clock.wall(letter.arrived));
         for event in &letter.events {
             self.rechecks.over(event.transaction, self.dispatch.clock_now());
         }

@@ -116,13 +116,45 @@ struct Inner {
     epoch: u64,
     /// The number of the last group.
     tail: u64,
+    /// The latest moment at which anything was done.
+    latest: Timestamp,
+    /// What the clock had done since the last life.
+    jump: Option<Jump>,
     /// The records of history that are on the disk, each with the number of its last line.
     history: VecDeque<u64>,
     /// The last line that is written.
     last_line: u64,
 }
 
+/// The clock stood far from where it was when the store was last written: ahead, as after a long rest, or back.
+#[derive(Clone, Copy, Debug)]
+struct Jump {
+    /// How far, in seconds; above zero if ahead.
+    seconds: i64,
+    /// Nothing is forgotten before: nobody knows yet whether so much time has gone by.
+    until: Timestamp,
+}
+
+/// How far the clock may have moved while the gate was down, and how long nothing is forgotten where it moved more.
+const HOUR: Duration = Duration::from_secs(3600);
+
+impl Jump {
+    /// From the moment of the last commit to what the clock shows, where the store goes on at `now`.
+    fn between(last: Timestamp, clock: Timestamp, now: Timestamp) -> Option<Self> {
+        let (ahead, back) = (clock.since(last), last.since(clock));
+        let seconds = |span: Duration| i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
+        let is_far = last != Timestamp::EPOCH && ahead.max(back) > HOUR;
+        is_far.then(|| Self { seconds: seconds(ahead) - seconds(back), until: now.after(HOUR) })
+    }
+}
+
 impl Embedded {
+    /// The present moment, for a gate that begins: after anything that was committed, though the clock was set back.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.shared.lock().latest
+    }
+
     /// Opens a store and starts the thread that writes. To be called inside a runtime.
     ///
     /// # Errors
@@ -147,6 +179,7 @@ impl Embedded {
     ) -> Result<(Self, Writer), DiskError> {
         let mut disk = medium.open()?;
         let found = writer::read(&mut *disk, &options, now, &writer::Start::Process)?;
+        let jump = Jump::between(found.tail.at, now, found.now);
         let inner = Inner {
             state: found.state,
             noted: found.noted,
@@ -162,7 +195,9 @@ impl Embedded {
             fault: None,
             unheard: None,
             epoch: 0,
-            tail: found.tail,
+            tail: found.tail.group,
+            latest: found.now,
+            jump,
             history: found.history,
             last_line: found.last_line,
         };
@@ -259,6 +294,7 @@ impl Inner {
         shared: &Shared,
     ) -> Result<(Vec<LeaseId>, Option<watch::Receiver<Word>>), CommitError> {
         self.usable()?;
+        self.latest = self.latest.max(now);
         self.state.check(&transition)?;
         let mut waits = transition.waits(shared.options.durable);
         if waits {
@@ -361,6 +397,7 @@ impl Store for Embedded {
             return Err(error);
         }
         inner.usable()?;
+        inner.latest = inner.latest.max(now);
         let mut due = inner.state.due(now, limit);
         if !inner.untold.is_empty() {
             due.insert(0, Due::Grants);
@@ -372,7 +409,9 @@ impl Store for Embedded {
     async fn forget(&self, now: Timestamp, limit: usize) -> Result<bool, StoreError> {
         let mut inner = self.shared.lock();
         inner.usable()?;
-        let Inner { state, noted, .. } = &mut *inner;
+        let Inner { state, noted, jump, .. } = &mut *inner;
+        // What is too much goes all the same.
+        let now = if jump.is_some_and(|jump| now < jump.until) { Timestamp::EPOCH } else { now };
         let more = state.forget(now, limit, |touched| noted.touched(touched));
         inner.hint(&self.shared);
         Ok(more)
@@ -409,7 +448,8 @@ impl Store for Embedded {
         let inner = self.shared.lock();
         let counts = inner.state.counts();
         let untold = (!inner.untold.is_empty()).then_some(Timestamp::EPOCH);
-        Counts { next_due: untold.or(counts.next_due), ..counts }
+        let jump = inner.jump.filter(|jump| inner.latest < jump.until).map_or(0, |jump| jump.seconds);
+        Counts { next_due: untold.or(counts.next_due), jump, ..counts }
     }
 
     async fn flush(&self) -> Result<(), StoreError> {

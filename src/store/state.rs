@@ -192,6 +192,11 @@ impl State {
         }
     }
 
+    /// Versions below this one were drawn in an earlier life.
+    pub(super) fn count_versions_from(&mut self, versions: u64) {
+        self.versions = self.versions.max(versions);
+    }
+
     /// What a decision needs to know.
     pub(super) fn look(&self, want: Want<'_>, now: Timestamp) -> View {
         match want {
@@ -282,6 +287,7 @@ impl State {
             oldest_review: self.review.first().map(|(since, _)| *since),
             evicted: self.evicted,
             late_links: self.late_links,
+            jump: 0,
             next_due: [next(&self.due), next(&self.leases_due)].into_iter().flatten().min(),
         }
     }

@@ -110,6 +110,8 @@ pub struct Metrics {
     pub review_entries: Gauge,
     /// Identities that are remembered.
     pub remembered_events: Gauge,
+    /// By how much the clock had jumped at the start, while nothing is forgotten because of it.
+    pub clock_jump_seconds: Gauge,
     /// Open connections from callers.
     pub connections: Gauge,
     /// Handshakes of TLS, by how they ended.
@@ -210,6 +212,11 @@ impl Metrics {
             in_flight: of.add("in_flight", "Callbacks that are in the app", Gauge::default()),
             review_entries: of.add("review_entries", "Deliveries that wait for a person", Gauge::default()),
             remembered_events: of.add("remembered_events", "Identities that are remembered", Gauge::default()),
+            clock_jump_seconds: of.add(
+                "clock_jump_seconds",
+                "Seconds from what was written last to the clock at the start, while nothing is forgotten because of it",
+                Gauge::default(),
+            ),
             connections: of.add("connections", "Open connections from callers", Gauge::default()),
             handshakes: Handshakes(Handshake::ALL.map(|ended| result(&handshakes, ended.as_str()))),
             certificate_expiry: of.add(

@@ -187,7 +187,7 @@ impl Copy {
                 let Some(both) = rest.get(HEAD..HEAD + key + value) else { return Ok(None) };
                 let (key, value) = both.split_at(key);
                 if space == Space::Tail {
-                    self.group.number = record::read_tail(value)?.0;
+                    self.group.number = record::read_tail(value)?.group;
                 }
                 self.group.put(space, key, |into| into.extend_from_slice(value));
                 self.count += 1;

@@ -20,8 +20,11 @@ use super::{
     record,
 };
 
-/// How records are written; see `record`.
-pub const FORMAT: u32 = 1;
+/// How records are written; see `record`. What was written by format 1 is read by this one as it is: there the tail has no
+/// time. A format that reads otherwise what an earlier one wrote brings the way from there into [`Folder::open`].
+pub const FORMAT: u32 = 2;
+/// The earliest that is read.
+const EARLIEST: u32 = 1;
 
 /// Everything is read once and then known, so there is little to cache.
 const CACHE: u64 = 1 << 20;
@@ -33,6 +36,8 @@ const MEMTABLE: u64 = 8 << 20;
 struct Folder {
     path: PathBuf,
     acknowledged: Acknowledged,
+    /// The format that it was found in.
+    format: u32,
     /// Held as long as the folder is ours.
     _lock: File,
 }
@@ -61,8 +66,8 @@ impl Folder {
             Err(TryLockError::Error(error)) => return Err(io_error(&path.join("lock"))(error)),
         }
         let acknowledged = Acknowledged { path: path.join("acknowledged"), file: Arc::new(open("acknowledged")?) };
-        let folder = Self { path: path.to_owned(), acknowledged, _lock: lock };
-        folder.check_format()?;
+        let mut folder = Self { path: path.to_owned(), acknowledged, format: FORMAT, _lock: lock };
+        folder.format = folder.check_format()?;
         Ok(folder)
     }
 
@@ -70,26 +75,35 @@ impl Folder {
         self.path.join("store")
     }
 
-    /// Writes down the format of a new folder, and refuses one that is not ours to read.
-    fn check_format(&self) -> Result<(), DiskError> {
+    /// Writes down the format of a new folder, and refuses one that is not ours to read. Says which it is.
+    fn check_format(&self) -> Result<u32, DiskError> {
         let file = self.path.join("format");
         let text = match fs::read_to_string(&file) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound && !self.store().exists() => {
                 self.acknowledged.write(0)?;
-                return write_whole(&file, format!("{FORMAT}\n").as_bytes()).map_err(io_error(&file));
+                return self.write_format();
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(io_error(&file)(error)),
         };
         match text.trim().parse::<u32>() {
-            Ok(FORMAT) => Ok(()),
+            Ok(format @ EARLIEST..=FORMAT) => Ok(format),
             Ok(later) if later > FORMAT => Err(DiskError::Refused(format!(
-                "{} was written by a later version (format {later}, this one reads {FORMAT}); run that version",
+                "{} was written by a later version (format {later}, this one reads up to {FORMAT}); run that version",
                 self.path.display()
             ))),
             _ => Err(DiskError::Damaged(format!("{} does not say a format: {text:?}", file.display()))),
         }
+    }
+
+    /// From here on it is in the present format: all of the mark or nothing of it.
+    fn write_format(&self) -> Result<u32, DiskError> {
+        let (file, new) = (self.path.join("format"), self.path.join("format.new"));
+        let written = write_whole(&new, format!("{FORMAT}\n").as_bytes());
+        written.and_then(|()| fs::rename(&new, &file)).map_err(io_error(&file))?;
+        sync_folder(&self.path).map_err(io_error(&self.path))?;
+        Ok(FORMAT)
     }
 
     /// Puts a copy in the place of each journal that may hold what is in no table yet, and the journal aside.
@@ -275,6 +289,10 @@ impl Folder {
         match self.open_whole() {
             Ok(opened) => {
                 self.let_go().map_err(io_error(&self.path))?;
+                if self.format != FORMAT {
+                    // Before anything is written in it: an earlier program would take the new for damaged.
+                    self.write_format()?;
+                }
                 Ok(Box::new(opened))
             }
             Err(error) => {
@@ -302,7 +320,7 @@ impl Opened {
     fn tail(&self) -> Result<u64, DiskError> {
         let tail = self.space(Space::Tail).get(TAIL).map_err(|error| self.error(&error))?;
         let Some(tail) = tail else { return Ok(0) };
-        Ok(record::read_tail(&tail)?.0)
+        Ok(record::read_tail(&tail)?.group)
     }
 
     fn error(&self, error: &fjall::Error) -> DiskError {

@@ -733,20 +733,45 @@ fn read_provider(eye: &mut Eye<'_>) -> Read<&'static str> {
     Ok(provider::by_name(eye.text()?).unwrap_or(&GENERIC).name)
 }
 
-/// Writes the numbers of the last group and of the last line of history.
-pub fn write_tail(group: u64, line: u64, into: &mut Vec<u8>) {
-    let mut pen = Pen(into);
-    pen.u64(group);
-    pen.u64(line);
+/// How far the store has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tail {
+    /// The number of the last group.
+    pub group: u64,
+    /// The number of the last line of history.
+    pub line: u64,
+    /// The latest moment at which anything was committed; the epoch where it is not known.
+    pub at: Timestamp,
 }
 
-/// Reads them.
+impl Tail {
+    /// The first moment after anything that was committed; nothing that was drawn by the clock before is drawn again.
+    #[must_use]
+    pub fn next(self) -> Timestamp {
+        if self.at == Timestamp::EPOCH { self.at } else { self.at.after(Duration::from_millis(1)) }
+    }
+}
+
+/// Writes it.
+pub fn write_tail(tail: Tail, into: &mut Vec<u8>) {
+    let mut pen = Pen(into);
+    pen.u64(tail.group);
+    pen.u64(tail.line);
+    pen.time(tail.at);
+}
+
+/// Reads it.
 ///
 /// # Errors
 ///
 /// [`Damaged`].
-pub fn read_tail(record: &[u8]) -> Read<(u64, u64)> {
-    Eye::whole(record, "the number of the last group", |eye| Ok((eye.u64()?, eye.u64()?)))
+pub fn read_tail(record: &[u8]) -> Read<Tail> {
+    Eye::whole(record, "the number of the last group", |eye| {
+        let (group, line) = (eye.u64()?, eye.u64()?);
+        // Format 1 knows no time.
+        let at = if eye.left.is_empty() { Timestamp::EPOCH } else { eye.time()? };
+        Ok(Tail { group, line, at })
+    })
 }
 
 /// A number as the key of a record, so that they come in its order.

@@ -376,6 +376,68 @@ async fn history_names_and_settled_answers_are_found_again_and_numbers_go_on() {
     assert_eq!(left, [Space::Tail], "the disk forgets too");
 }
 
+// ------------------------------------------------------------------------------------------------ the clock
+
+#[tokio::test]
+async fn a_clock_that_was_set_back_draws_nothing_again_that_was_drawn_before() {
+    let board = Board::default();
+    let (store, mut writer) = board.open_at(T0);
+    assert_eq!((store.now(), store.counts().jump), (T0, 0), "nothing is known of any clock");
+    let commit = store.commit(puts(delivery(1, "a", Phase::InFlight { lease_until: later(300) })), later(100));
+    let (committed, ()) = tokio::join!(commit, async {
+        tokio::task::yield_now().await;
+        while writer.turn(T0) {}
+    });
+    committed.unwrap();
+    store.commit(put("a"), later(120)).await.unwrap();
+    while writer.turn(T0) {}
+    let version = store.load(Want::Transactions(&[key("a")], &[]), T0).await.unwrap().transactions[0].1.version;
+    drop(store);
+    // Ten minutes back.
+    let (store, mut writer) = board.after_a_crash(T0);
+    assert!(store.now() > later(120), "leases are named by the clock, and no name is used twice");
+    assert_eq!(store.counts().jump, 0, "clocks are put right by so much every day");
+    assert_eq!(store.due(store.now(), 9).await.unwrap(), [Due::Delivery(LeaseId(1))]);
+    let view = store.load(Want::Transactions(&[key("a")], &[]), T0).await.unwrap();
+    assert!(view.transactions[0].1.version > version);
+    // The same when only the disk was gone, whatever the writer's clock says.
+    let now = store.now().after(Duration::from_secs(50));
+    store.commit(put("b"), now).await.unwrap();
+    let version = store.load(Want::Transactions(&[key("a")], &[]), now).await.unwrap().transactions[0].1.version;
+    board.refuses.store(true, Ordering::Relaxed);
+    assert!(writer.turn(T0) && store.fault().is_some());
+    board.refuses.store(false, Ordering::Relaxed);
+    assert!(writer.turn(T0) && store.fault().is_none());
+    let view = store.load(Want::Transactions(&[key("a")], &[]), now).await.unwrap();
+    assert!(view.transactions[0].1.version > version);
+}
+
+#[tokio::test]
+async fn after_a_jump_of_the_clock_nothing_is_forgotten_for_an_hour_but_what_is_too_much() {
+    for (jumped, seconds) in [(later(9000), 9000), (Timestamp::from_millis(T0.as_millis() - 7_200_000), -7200)] {
+        let board = Board::default();
+        let (store, mut writer) = board.open_at(T0);
+        let short = Fate::Settled { answer: answer(), expires: later(1) };
+        let known = Transition { transactions: vec![(key("a"), transaction(short))], ..Transition::default() };
+        store.commit(known, T0).await.unwrap();
+        while writer.turn(T0) {}
+        drop(store);
+        let (store, _writer) = board.after_a_crash(jumped);
+        let began = store.now();
+        assert!(began >= jumped && began >= T0);
+        let nearly = began.after(Duration::from_secs(3599));
+        store.forget(nearly, 64).await.unwrap();
+        store.due(nearly, 9).await.unwrap();
+        assert!(knows(&store, "a").await, "nobody knows whether so much time has gone by");
+        assert_eq!(store.counts().jump, seconds);
+        let over = began.after(Duration::from_secs(3600));
+        while store.forget(over, 64).await.unwrap() {}
+        store.due(over, 9).await.unwrap();
+        assert!(!knows(&store, "a").await);
+        assert_eq!(store.counts().jump, 0);
+    }
+}
+
 // ------------------------------------------------------------------------------------------------ a disk that fails
 
 #[tokio::test]
@@ -474,13 +536,35 @@ async fn a_folder_is_opened_by_one_and_in_its_own_format() {
     store.commit(put("a"), T0).await.unwrap();
     drop(store);
     assert!(knows(&folder(directory.path()).unwrap(), "a").await, "what nobody waited for is written at the end");
-    for (format, said) in [("2\n", "a later version"), ("what\n", "does not say a format")] {
+    for (format, said) in [("3\n", "a later version"), ("what\n", "does not say a format")] {
         fs::write(directory.path().join("format"), format).unwrap();
         let refused = folder(directory.path()).map(drop).unwrap_err().to_string();
         assert!(refused.contains(said), "{refused}");
     }
     fs::remove_file(directory.path().join("format")).unwrap();
     assert!(folder(directory.path()).is_err(), "a store without its format is none");
+}
+
+#[tokio::test]
+async fn a_folder_of_the_first_format_is_taken_up_and_from_then_on_is_of_the_present_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut disk = Place::at(directory.path().to_owned()).open_alone().unwrap();
+    let mut group = Group::new(1);
+    group.set(Space::Transactions, key("a"), Some(settled()), |t, into| record::write_transaction(&t, into));
+    group.put(Space::Tail, super::disk::TAIL, |into| {
+        into.extend_from_slice(&[0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0])
+    });
+    disk.write(&group).unwrap();
+    drop(disk);
+    let format = directory.path().join("format");
+    fs::write(&format, "1\n").unwrap();
+    let store = folder(directory.path()).unwrap();
+    assert!(knows(&store, "a").await);
+    assert_eq!(fs::read_to_string(&format).unwrap(), "2\n", "an earlier program keeps away from what is written now");
+    store.commit(put("b"), T0).await.unwrap();
+    drop(store);
+    let store = folder(directory.path()).unwrap();
+    assert!(knows(&store, "a").await && knows(&store, "b").await && store.now() > T0);
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use super::{
     Inner, Options, Pace, Shared, StoreError,
     disk::{Disk, DiskError, Group, Medium, Space, TAIL},
     noted::Noted,
-    record::{self, Damaged, Lease, Rest},
+    record::{self, Damaged, Lease, Rest, Tail},
 };
 use crate::{
     callback::{Answer, Key},
@@ -118,12 +118,13 @@ impl Writer {
         true
     }
 
-    fn open_anew(&mut self, now: Timestamp) {
+    fn open_anew(&mut self, mut now: Timestamp) {
         let mut options = self.shared.options;
         let start = {
             let inner = self.shared.lock();
             // As many as the configuration says by now.
             options.bounds.places = inner.state.locks.places();
+            now = now.max(inner.latest);
             Start::Disk { unsent: inner.unsent.clone() }
         };
         let opened = unbroken(|| {
@@ -171,7 +172,9 @@ impl Inner {
         let mut group = Group::new(self.tail);
         let left = self.noted.write(&self.state, &mut group);
         self.write_history(&mut group);
-        group.put(Space::Tail, TAIL, |into| record::write_tail(self.tail, self.last_line, into));
+        group.put(Space::Tail, TAIL, |into| {
+            record::write_tail(Tail { group: self.tail, line: self.last_line, at: self.latest }, into);
+        });
         let noted = mem::replace(&mut self.noted, left);
         let waiting = mem::replace(&mut self.open, watch::Sender::new(None));
         self.writing = Some((noted, waiting));
@@ -222,7 +225,8 @@ impl Inner {
         self.state = found.state;
         self.noted = found.noted;
         self.untold = found.granted;
-        self.tail = found.tail;
+        self.tail = found.tail.group;
+        self.latest = found.now;
         self.history = found.history;
         self.last_line = found.last_line;
         self.fault = None;
@@ -250,7 +254,9 @@ pub(super) struct Found {
     pub(super) state: State,
     pub(super) noted: Noted,
     pub(super) granted: Vec<LeaseId>,
-    pub(super) tail: u64,
+    pub(super) tail: Tail,
+    /// The present moment: after anything that was committed, whatever the clock says.
+    pub(super) now: Timestamp,
     pub(super) history: VecDeque<u64>,
     pub(super) last_line: u64,
 }
@@ -258,12 +264,11 @@ pub(super) struct Found {
 /// What stands in the records, before it is put together.
 #[derive(Default)]
 struct Records {
-    tail: u64,
+    tail: Tail,
     policies: HashMap<Key, Arc<Policy>>,
     deliveries: Vec<Delivery>,
     leases: HashMap<LeaseId, Lease>,
     history: VecDeque<u64>,
-    last_line: u64,
     answers: HashSet<Arc<Answer>>,
 }
 
@@ -276,8 +281,9 @@ pub(super) fn read(disk: &mut dyn Disk, options: &Options, now: Timestamp, start
     let mut state = State::beginning_at(options.bounds, now.as_millis() << 20);
     let mut records = Records::default();
     disk.read(&mut |space, key, bytes| records.take(space, key, bytes, &mut state))?;
+    let now = records.tail.next().max(now);
     state.sort_names();
-    state.count_lines_from(records.last_line);
+    state.count_lines_from(records.tail.line);
     let last_line = state.last_line();
     let mut noted = Noted::default();
     for delivery in mem::take(&mut records.deliveries) {
@@ -289,13 +295,17 @@ pub(super) fn read(disk: &mut dyn Disk, options: &Options, now: Timestamp, start
     queue_again(&mut state);
     let mut granted = Vec::new();
     state.locks.advance(&mut granted);
-    Ok(Found { state, noted, granted, tail: records.tail, history: records.history, last_line })
+    Ok(Found { state, noted, granted, tail: records.tail, now, history: records.history, last_line })
 }
 
 impl Records {
     fn take(&mut self, space: Space, key: &[u8], bytes: &[u8], state: &mut State) -> Result<(), Damaged> {
         match space {
-            Space::Tail => (self.tail, self.last_line) = record::read_tail(bytes)?,
+            Space::Tail => {
+                self.tail = record::read_tail(bytes)?;
+                // Read first of all. The clock may have been set back since.
+                state.count_versions_from(self.tail.next().as_millis() << 20);
+            }
             Space::Policies => {
                 self.policies.insert(record::read_key(key)?, Arc::new(record::read_policy(bytes)?));
             }
