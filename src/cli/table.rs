@@ -51,10 +51,12 @@ fn span(seconds: u64) -> humantime::FormattedDuration {
     humantime::format_duration(Duration::from_secs(seconds / step * step))
 }
 
-/// Lines of history.
+/// Lines of history, in the order of their times: whoever waited for an answer is noted when it came.
 pub fn history(lines: &[Value]) -> String {
     let row = |line: &Value| vec![text(&line["at"]).into_owned(), text(&line["what"]).into_owned(), detail(line)];
-    columns(&["TIME", "WHAT", ""], &lines.iter().map(row).collect::<Vec<_>>())
+    let mut rows: Vec<_> = lines.iter().map(row).collect();
+    rows.sort_by(|a, b| a[0].cmp(&b[0]));
+    columns(&["TIME", "WHAT", ""], &rows)
 }
 
 fn detail(line: &Value) -> String {
@@ -107,6 +109,14 @@ mod tests {
     fn columns_are_as_wide_as_they_have_to_be() {
         let rows = [vec!["1".to_owned(), "unknown".to_owned()], vec!["22".to_owned(), "ü".to_owned()]];
         assert_eq!(columns(&["ID", "WHY"], &rows), "ID  WHY\n1   unknown\n22  ü\n");
+    }
+
+    #[test]
+    fn history_is_told_in_the_order_in_which_it_happened() {
+        let line = |at: &str, what: &str| json!({ "at": at, "what": what });
+        let told = history(&[line("12:01", "queued"), line("12:01", "in_flight"), line("12:00", "trailing")]);
+        let times: Vec<_> = told.lines().skip(1).filter_map(|line| line.split_whitespace().nth(1)).collect();
+        assert_eq!(times, ["trailing", "queued", "in_flight"]);
     }
 
     #[test]
