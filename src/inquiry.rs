@@ -156,13 +156,15 @@ impl Inquiry {
             Known::Nothing(Why::Crowded)
         };
         let Some(_seat) = Seat::take(self) else { return crowded() };
-        if let Some(source) = source
-            && !lock(&self.sources).admit(source, self.clock.now())
-        {
-            return crowded();
-        }
         let payment = asking.payment;
-        let (round, is_first) = lock(&self.rounds).join(payment, || Arc::new(watch::Sender::new(None)));
+        let joined = {
+            let mut rounds = lock(&self.rounds);
+            // A question that is put for others anyway costs nothing.
+            let pays = source.filter(|_| !rounds.gathers(&payment));
+            let admitted = pays.is_none_or(|source| lock(&self.sources).admit(source, self.clock.now()));
+            admitted.then(|| (pays, rounds.join(payment, || Arc::new(watch::Sender::new(None)))))
+        };
+        let Some((pays, (round, is_first))) = joined else { return crowded() };
         let mut answers = round.subscribe();
         if is_first {
             let keeping = Keeping { inquiry: Arc::clone(self), payment };
@@ -176,7 +178,7 @@ impl Inquiry {
             Err(_) => Known::Nothing(Why::TooSlow),
         };
         let guessed = matches!(known, Known::Another | Known::Nothing(Why::NotFound | Why::Refused));
-        if let Some(source) = source.filter(|_| !guessed) {
+        if let Some(source) = pays.filter(|_| !guessed) {
             lock(&self.sources).give_back(source);
         }
         known

@@ -18,6 +18,11 @@ impl<K, T> Default for Rounds<K, T> {
 }
 
 impl<K: Eq + Hash, T: Clone> Rounds<K, T> {
+    /// Whether who comes now waits for a question that will be put for others anyway.
+    pub fn gathers(&self, about: &K) -> bool {
+        matches!(self.under_way.get(about), Some(Some(_)))
+    }
+
     /// The round whose answer serves who comes now, and whether its question has to be sent by him, now.
     pub fn join(&mut self, about: K, new: impl FnOnce() -> T) -> (T, bool) {
         match self.under_way.get_mut(&about) {
@@ -58,8 +63,11 @@ mod tests {
             let mut under_way = None;
             for (moment, comes) in comes.into_iter().chain([false; 60]).enumerate() {
                 if comes {
+                    let free = rounds.gathers(&());
+                    let before = made;
                     let (round, sends) = rounds.join((), || { made += 1; made });
                     prop_assert_eq!(sends, under_way.is_none());
+                    prop_assert_eq!(free, made == before);
                     waiting.push((round, moment));
                     if sends {
                         under_way = Some(round);

@@ -66,7 +66,7 @@ async fn twins_that_come_at_once_make_one_request_and_are_asked_about_together()
     till.takes(ms(100));
     let gate = Standing::before(&office.url(), &asking(&till)).await;
     let mut told = Vec::new();
-    for _ in 0..20 {
+    for _ in 0..300 {
         told.push(gate.begin(mollie("tr_1")).await);
     }
     office.next().await.answer(BRACKETS);
@@ -75,8 +75,9 @@ async fn twins_that_come_at_once_make_one_request_and_are_asked_about_together()
     }
     assert!(office.is_quiet());
     // The first is asked about at once, who comes meanwhile together; on a slow machine some come later still.
+    assert_eq!(counted(&gate, "crowded"), 0.0);
     let asked = till.asked().len();
-    assert!((1..=10).contains(&asked), "{asked}");
+    assert!((1..=20).contains(&asked), "{asked}");
 }
 
 #[tokio::test]
@@ -258,10 +259,10 @@ async fn who_makes_up_payments_is_not_asked_for_without_end_and_others_are() {
         let headers = format!("X-Forwarded-For: {source}\r\nContent-Type: application/x-www-form-urlencoded\r\n");
         post(HOOK, &headers, &format!("id={reference}"))
     };
-    for payment in 0..60 {
+    for payment in 0..300 {
         gate.ask(from("192.0.2.1", &format!("tr_a{payment}"))).await.is_brackets();
     }
-    assert!(till.asked().len() < 50 && counted(&gate, "crowded") > 10.0, "{}", till.asked().len());
+    assert!(till.asked().len() < 280 && counted(&gate, "crowded") > 20.0, "{}", till.asked().len());
     till.knows("tr_1", "paid", HASH);
     gate.ask(from("198.51.100.1", "tr_1")).await.is_brackets();
     assert_eq!(counted(&gate, "found"), 1.0);
