@@ -270,7 +270,7 @@ fn nothing_at(places: &[Place]) -> Unrecognised {
 #[must_use]
 pub fn docs_table() -> String {
     let mut table = String::from(
-        "| provider | name in the config | signed | acknowledged by | waits | retries for |\n|---|---|---|---|---|---|\n",
+        "| provider | name in the config | signed | asked | acknowledged by | waits | retries for |\n|---|---|---|---|---|---|---|\n",
     );
     for p in PROVIDERS {
         let signed = match &p.scheme {
@@ -278,10 +278,15 @@ pub fn docs_table() -> String {
             Scheme::Signed(signing) if signing.kinds.first() == Some(&SecretKind::Token) => "a token",
             Scheme::Signed(_) => "yes",
         };
+        let asked = if p.inquiry.is_some() { "with a key" } else { "no" };
         let body = if p.ack.body.is_empty() { String::new() } else { format!(" `{}`", p.ack.body) };
         let (status, waits, retries) = (p.ack.status.as_u16(), span(p.answer_limit), span(p.retry_span));
         // Writing to a string cannot fail.
-        let _ = writeln!(table, "| {} | `{}` | {signed} | {status}{body} | {waits} | {retries} |", p.title, p.name);
+        let _ = writeln!(
+            table,
+            "| {} | `{}` | {signed} | {asked} | {status}{body} | {waits} | {retries} |",
+            p.title, p.name
+        );
     }
     table
 }

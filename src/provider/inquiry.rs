@@ -1,13 +1,13 @@
 //! How a provider is asked what has become of a payment, and how its answer is read: as data, for the hand that asks.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{borrow::Cow, collections::HashMap, sync::Arc, time::Duration};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use http::{HeaderMap, HeaderValue, Method, Uri};
 
 use super::{
     contract::{Secret, Unrecognised},
-    extract::{Dialect, Reader, Value},
+    extract::{Dialect, Reader, Value, decimal},
 };
 use crate::callback::{Event, Key, RequestView};
 
@@ -107,6 +107,33 @@ pub enum Told {
     Unreadable(Unrecognised),
 }
 
+/// An amount that has moved, in the one form in which it is compared; `None` where nothing has.
+///
+/// # Errors
+///
+/// If it can't be read: whoever can't tell how much has moved can't tell what happened.
+pub fn moved(value: Value<'_>) -> Result<Option<String>, Unrecognised> {
+    let Some(text) = value.amount()? else { return Ok(None) };
+    let amount = decimal(&text).ok_or_else(|| Unrecognised(format!("{text:?} is no amount")))?;
+    let shortest = if amount.contains('.') { amount.trim_end_matches('0').trim_end_matches('.') } else { &amount };
+    Ok((shortest != "0" && shortest != "-0").then(|| shortest.to_owned()))
+}
+
+/// What a list holds, by id and step, in no order but its own; `None` where it holds nothing.
+///
+/// # Errors
+///
+/// If something in it can't be read.
+pub fn listed<'j>(
+    list: Value<'j>,
+    step: fn(Value<'j>) -> Result<Cow<'j, str>, Unrecognised>,
+) -> Result<Option<String>, Unrecognised> {
+    let one = |item: Value<'j>| Ok(format!("{} {}", item.get("id").needed()?, step(item)?));
+    let mut told = list.items()?.map(one).collect::<Result<Vec<_>, Unrecognised>>()?;
+    told.sort_unstable();
+    Ok((!told.is_empty()).then(|| told.join(",")))
+}
+
 /// What the user has of one provider's API.
 #[derive(Clone, Debug)]
 pub struct Api {
@@ -164,7 +191,7 @@ mod tests {
     use super::*;
     use crate::{
         callback::{Alias, State},
-        provider::{PROVIDERS, contract::SecretKind, mollie::MOLLIE},
+        provider::{PROVIDERS, contract::SecretKind, mercadopago::MERCADOPAGO, mollie::MOLLIE},
     };
 
     fn asked() -> &'static Inquiry {
@@ -252,8 +279,59 @@ mod tests {
         assert_eq!(told(|payment| payment["id"] = json!("tr_2")), Told::Another);
         assert!(matches!(told(|payment| payment["resource"] = json!("order")), Told::Unreadable(_)));
         assert!(matches!(told(|payment| payment["status"] = json!(null)), Told::Unreadable(_)));
+        let amount = json!({ "value": "10,00", "currency": "EUR" });
+        assert!(matches!(told(|payment| payment["amountRefunded"] = amount), Told::Unreadable(_)));
         for body in ["", "[]", "null", "{", "<html>"] {
             assert!(matches!(asked().told("tr_1", body.as_bytes()), Told::Unreadable(_)), "{body}");
+        }
+    }
+
+    #[test]
+    fn mercado_pago_is_asked_about_the_older_notifications_of_payments_and_nothing_else() {
+        let inquiry = MERCADOPAGO.inquiry.expect("it is asked");
+        let notice = |topic: &str| Event { event_type: Some(format!("{topic} (IPN)")), ..of("1300") };
+        assert_eq!(inquiry.path(&notice("payment")).as_deref(), Some("/v1/payments/1300"));
+        assert_eq!(inquiry.path(&notice("merchant_order")), None);
+        assert_eq!(inquiry.path(&Event { event_type: Some("payment.updated".into()), ..of("1300") }), None);
+    }
+
+    #[test]
+    fn a_payment_of_mercado_pago_tells_what_has_become_of_it() {
+        let told = |change: &dyn Fn(&mut Json)| {
+            let mut payment = json!({
+                "id": 1300, "status": "approved", "status_detail": "accredited", "currency_id": "BRL",
+                "transaction_amount": 121.5, "transaction_amount_refunded": 0, "refunds": [],
+            });
+            change(&mut payment);
+            match MERCADOPAGO.inquiry.expect("it is asked").told("1300", payment.to_string().as_bytes()) {
+                Told::Event(event) => (*event).clone(),
+                other => panic!("{other:?}"),
+            }
+        };
+        let refund = |id: u64| json!({ "id": id, "payment_id": 1300, "amount": 10, "status": "approved" });
+        let refunded = |amount: Json, refunds: &[Json]| {
+            told(&|p| {
+                p["transaction_amount_refunded"] = amount.clone();
+                p["refunds"] = json!(refunds);
+            })
+        };
+        let paid = told(&|_| {});
+        assert_eq!((paid.state, paid.detail.as_deref()), (Some(State::Paid), Some("accredited")));
+        assert_eq!((paid.amount.as_deref(), paid.currency.as_deref()), (Some("121.50"), Some("BRL")));
+        let (once, twice) = (refunded(json!(10), &[refund(1)]), refunded(json!(20.0), &[refund(1), refund(2)]));
+        assert_eq!((once.state, twice.state), (Some(State::Refunded), Some(State::Refunded)));
+        assert!(paid.facts != once.facts && once.facts != twice.facts);
+        assert_eq!(refunded(json!(10.0), &[refund(1)]).facts, once.facts, "10 is 10.0");
+        assert_eq!(refunded(json!(0.0), &[]).facts, paid.facts);
+        for (status, state) in [
+            ("pending", Some(State::Pending)),
+            ("in_process", Some(State::Pending)),
+            ("rejected", Some(State::Failed)),
+            ("cancelled", Some(State::Cancelled)),
+            ("charged_back", Some(State::ChargedBack)),
+            ("in_mediation", None),
+        ] {
+            assert_eq!(told(&|p| p["status"] = json!(status)).state, state, "{status}");
         }
     }
 

@@ -5,11 +5,13 @@ use std::{borrow::Cow, time::Duration};
 use http::StatusCode;
 
 use super::{
+    amount,
     contract::{Ack, Keyring, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
-    extract::Reader,
+    extract::{Reader, Value},
+    inquiry::{Access, Inquiry, Question, listed, moved},
     signature::{self, Tag},
 };
-use crate::callback::{Event, Signature};
+use crate::callback::{Event, Signature, State};
 
 /// The declaration.
 pub static MERCADOPAGO: Provider = Provider {
@@ -27,7 +29,7 @@ pub static MERCADOPAGO: Provider = Provider {
     events: |reader, _| Ok(vec![event(reader)?]),
     event_ids: true,
     batches: false,
-    inquiry: None,
+    inquiry: Some(&INQUIRY),
     ack: Ack::empty(StatusCode::OK),
     refusal: 401,
     answer_limit: Duration::from_secs(22),
@@ -36,6 +38,21 @@ pub static MERCADOPAGO: Provider = Provider {
     sources: &[
         "https://www.mercadopago.com.br/developers/en/docs/your-integrations/notifications/webhooks",
         "https://www.mercadopago.com.br/developers/en/docs/your-integrations/notifications/ipn",
+    ],
+};
+
+/// The older notifications name a payment, and nothing tells one from another. The newer ones have an id each.
+static INQUIRY: Inquiry = Inquiry {
+    url: "https://api.mercadopago.com",
+    questions: &[Question {
+        is_for: |event| event.event_type.as_deref() == Some("payment (IPN)"),
+        path: "/v1/payments/{reference}",
+    }],
+    access: Access::Bearer,
+    read: payment,
+    sources: &[
+        "https://www.mercadopago.com.br/developers/en/reference/payments/_payments_id/get",
+        "https://github.com/mercadopago/sdk-nodejs/blob/master/src/clients/payment/commonTypes.ts",
     ],
 };
 
@@ -74,6 +91,43 @@ fn notice(reader: &Reader<'_>) -> Result<Event, Unrecognised> {
         reference: one_of(reader.query("id")?, last)?,
         event_type: Some(format!("{topic} (IPN)")),
         ..Event::default()
+    })
+}
+
+/// A payment, as the API shows it. It stays approved when a part goes back.
+fn payment(json: Value<'_>) -> Result<Event, Unrecognised> {
+    let (status, detail) = (json.get("status").needed()?, json.get("status_detail").text()?);
+    let refunded = moved(json.get("transaction_amount_refunded"))?;
+    let refunds = listed(json.get("refunds"), |refund| Ok(refund.get("status").text()?.unwrap_or_default()))?;
+    let currency = json.get("currency_id").text()?.and_then(|code| amount::currency(&code));
+    let decimals = currency.as_deref().map_or(2, amount::decimals);
+    let paid = json.get("transaction_amount").amount()?.and_then(|paid| amount::padded(&paid, decimals));
+    Ok(Event {
+        reference: json.get("id").needed()?.into_owned(),
+        state: if &*status == "approved" && refunded.is_some() { Some(State::Refunded) } else { state(&status) },
+        amount: paid,
+        currency,
+        facts: facts([
+            ("status", Some(&status)),
+            ("detail", detail.as_deref()),
+            ("refunded", refunded.as_deref()),
+            ("refunds", refunds.as_deref()),
+        ]),
+        detail: detail.map(Cow::into_owned),
+        ..Event::default()
+    })
+}
+
+fn state(status: &str) -> Option<State> {
+    Some(match status {
+        "pending" | "authorized" | "in_process" => State::Pending,
+        "approved" => State::Paid,
+        "rejected" => State::Failed,
+        "cancelled" => State::Cancelled,
+        "refunded" => State::Refunded,
+        "charged_back" => State::ChargedBack,
+        // A dispute only asks.
+        _ => return None,
     })
 }
 

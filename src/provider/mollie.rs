@@ -12,7 +12,7 @@ use super::{
     amount,
     contract::{Ack, Keyring, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
     extract::{Found, Place, Reader, Value, decimal},
-    inquiry::{Access, Inquiry, Question},
+    inquiry::{Access, Inquiry, Question, listed, moved},
     signature::{self, BodyMac},
 };
 use crate::callback::{Alias, Event, Signature, State};
@@ -153,15 +153,12 @@ fn payment(json: Value<'_>) -> Result<Event, Unrecognised> {
         return Err(Unrecognised("it is no payment".into()));
     }
     let status = json.get("status").needed()?;
-    let amount = |name| Ok(json.at([name, "value"]).amount()?.and_then(|amount| decimal(&amount)));
-    let (refunded, charged_back) = (amount("amountRefunded")?, amount("amountChargedBack")?);
-    let moved = |amount: &Option<String>| {
-        amount.as_deref().is_some_and(|amount| amount.bytes().any(|digit| matches!(digit, b'1'..=b'9')))
-    };
-    let state = match (moved(&charged_back), moved(&refunded)) {
-        (true, _) => Some(State::ChargedBack),
-        (false, true) => Some(State::Refunded),
-        (false, false) => word(&status),
+    let refunded = moved(json.at(["amountRefunded", "value"]))?;
+    let charged_back = moved(json.at(["amountChargedBack", "value"]))?;
+    let state = match (&charged_back, &refunded) {
+        (Some(_), _) => Some(State::ChargedBack),
+        (None, Some(_)) => Some(State::Refunded),
+        (None, None) => word(&status),
     };
     let refunds =
         listed(json.at(["_embedded", "refunds"]), |refund| Ok(refund.get("status").text()?.unwrap_or_default()))?;
@@ -176,29 +173,18 @@ fn payment(json: Value<'_>) -> Result<Event, Unrecognised> {
         reference: reference(json.get("id").needed()?)?,
         state,
         detail: (state.map(State::as_str) != Some(&*status)).then(|| status.to_string()),
-        amount: amount("amount")?,
+        amount: json.at(["amount", "value"]).amount()?.and_then(|amount| decimal(&amount)),
         currency,
         aliases: hash.map(alias).into_iter().collect(),
         facts: facts([
             ("status", Some(&status)),
-            ("refunded", refunded.as_deref().filter(|_| moved(&refunded))),
-            ("charged_back", charged_back.as_deref().filter(|_| moved(&charged_back))),
+            ("refunded", refunded.as_deref()),
+            ("charged_back", charged_back.as_deref()),
             ("refunds", refunds.as_deref()),
             ("chargebacks", chargebacks.as_deref()),
         ]),
         ..Event::default()
     })
-}
-
-/// What a list holds, by id and step, in no order but its own; `None` where it holds nothing.
-fn listed<'j>(
-    list: Value<'j>,
-    step: fn(Value<'j>) -> Result<Cow<'j, str>, Unrecognised>,
-) -> Result<Option<String>, Unrecognised> {
-    let one = |item: Value<'j>| Ok(format!("{} {}", item.get("id").needed()?, step(item)?));
-    let mut told = list.items()?.map(one).collect::<Result<Vec<_>, Unrecognised>>()?;
-    told.sort_unstable();
-    Ok((!told.is_empty()).then(|| told.join(",")))
 }
 
 /// The state by the type's last word, else by the entity's status, which stays `paid` after a refund; with the

@@ -184,7 +184,7 @@ pub fn arrive(view: &View, arrival: Arrival, now: Timestamp) -> (Decided, Transi
 }
 
 fn decide(view: &View, arrival: Arrival, now: Timestamp) -> (Decided, Transition) {
-    let findings: Vec<Finding> = arrival.events.iter().map(|event| find(view, event, now)).collect();
+    let findings: Vec<Finding> = arrival.events.iter().map(|event| find(view, &arrival, event, now)).collect();
     if let Some(chosen) = brings_something_new(&arrival, &findings) {
         return deliver(view, arrival, &findings, chosen, now);
     }
@@ -260,12 +260,18 @@ struct Finding {
     trailing: bool,
 }
 
-fn find(view: &View, event: &Arriving, now: Timestamp) -> Finding {
+fn find(view: &View, arrival: &Arrival, event: &Arriving, now: Timestamp) -> Finding {
     let keys = &event.identified;
     let transaction = view.transaction(keys.transaction);
     let found = |decision, course, why| Finding { decision, course, why, trailing: false };
     let claim = transaction.and_then(|t| t.claim(keys.identity)).filter(|claim| is_known(claim, now));
-    let Some(claim) = claim else { return find_new(transaction, event, now) };
+    let Some(claim) = claim else {
+        let ahead = transaction.and_then(|transaction| unsent_twin(view, transaction, arrival));
+        return match ahead {
+            Some(id) => found(Decision::Joined, Course::Wait(id), "the same request has not been sent yet"),
+            None => find_new(transaction, event, now),
+        };
+    };
     match &claim.fate {
         Fate::Pending(id) => match view.delivery(*id) {
             None => found(Decision::First, Course::Unremembered, "its delivery is gone"),
@@ -295,6 +301,26 @@ fn find(view: &View, event: &Arriving, now: Timestamp) -> Finding {
             }
         },
     }
+}
+
+/// A delivery of the very same request that has not been sent yet, for one that does not tell what happened: the app will find
+/// out after this came, whatever the other was known to tell.
+fn unsent_twin(view: &View, transaction: &Transaction, arrival: &Arrival) -> Option<LeaseId> {
+    let [event] = &*arrival.events else { return None };
+    if !event.identified.windowed || event.policy.shadow {
+        return None;
+    }
+    let pending = transaction.claims.iter().filter_map(|claim| match claim.fate {
+        Fate::Pending(id) => view.delivery(id),
+        Fate::Settled { .. } => None,
+    });
+    let is_twin = |delivery: &&Delivery| {
+        let (sent, came) = (&delivery.letter.request, &arrival.request);
+        matches!(delivery.phase, Phase::Held { .. } | Phase::Queued)
+            && delivery.attempts == 0
+            && (&sent.method, &sent.uri, &sent.body) == (&came.method, &came.uri, &came.body)
+    };
+    pending.filter(is_twin).map(|delivery| delivery.id).next()
 }
 
 fn is_known(claim: &Claim, now: Timestamp) -> bool {

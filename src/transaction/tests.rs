@@ -282,6 +282,23 @@ fn what_was_not_asked_about_or_goes_to_the_app_is_not_asked_about_once_more() {
 }
 
 #[test]
+fn one_that_nobody_could_be_asked_about_joins_its_twin_that_is_not_sent_yet_and_no_other() {
+    let mut gate = Gate::new(|_| {});
+    gate.inquired = Inquired::Once(secs(30));
+    let (id, ..) = gate.comes(&said("paid"));
+    gate.inquired = Inquired::No;
+    let (_, decision, course) = gate.comes(&bare());
+    assert_eq!((decision, course), (Decision::Joined, Course::Wait(id)));
+    assert_eq!(gate.comes(&said("refunded")).1, Decision::NewState);
+    gate.does(id, Input::Sending);
+    let mut other = gate.clone();
+    // The refund's delivery is a twin too, by its bytes.
+    assert_eq!(other.comes(&bare()).1, Decision::Joined);
+    gate.view.deliveries.retain(|delivery| delivery.id == id);
+    assert_eq!(gate.comes(&bare()).1, Decision::NewState, "the first byte may have gone before it came");
+}
+
+#[test]
 fn the_time_it_was_asked_about_is_taken_from_the_hold() {
     let gate = Gate::new(|policy| policy.hold = secs(2));
     for (took, phase) in

@@ -207,6 +207,25 @@ async fn whatever_is_wrong_with_the_api_a_callback_goes_as_if_nobody_could_be_as
 }
 
 #[tokio::test]
+async fn an_api_that_fails_between_twins_makes_no_second_request() {
+    let (till, mut office) = (Till::open().await, Office::open().await);
+    till.knows("tr_1", "paid", HASH);
+    let more = format!(
+        "preset = 'invoice-ninja'\n[[rule]]\nhold = '3s'\n{}",
+        till.asked_with(&["test_a"], "api_timeout = '1s'")
+    );
+    let gate = Standing::before(&office.url(), &more).await;
+    let first = gate.begin(mollie("tr_1")).await;
+    gate.until("the first is asked about", || counted(&gate, "found") == 1.0).await;
+    till.says(Some(&whole(404, &json!({}))));
+    let second = gate.begin(mollie("tr_1")).await;
+    office.next().await.answer(BRACKETS);
+    assert_eq!(first.await.unwrap().decision(), "first");
+    assert_eq!(second.await.unwrap().decision(), "joined");
+    assert!(office.is_quiet());
+}
+
+#[tokio::test]
 async fn an_api_that_is_slow_is_waited_for_as_long_as_is_said_and_no_longer() {
     let (till, mut office) = (Till::open().await, Office::open().await);
     till.knows("tr_1", "paid", HASH);
