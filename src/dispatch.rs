@@ -5,13 +5,15 @@
 
 mod answer;
 mod app;
+pub mod breaker;
 mod waiting;
 
 use std::{
+    borrow::Cow,
     mem,
     pin::{Pin, pin},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -42,6 +44,8 @@ use crate::{
 pub use answer::{Full, Heard};
 use answer::{Interner, read};
 pub use app::{App, SendError, TOO_SLOW};
+pub use breaker::Sign;
+use breaker::{Breaker, Turn};
 use waiting::Audience;
 pub use waiting::{Place, Waiter};
 
@@ -56,6 +60,8 @@ pub struct Options {
     pub max_answer: usize,
     /// Bytes of an answer's body that are remembered.
     pub max_remembered_answer: usize,
+    /// When the app is taken to be down.
+    pub breaker: breaker::Options,
 }
 
 impl Default for Options {
@@ -65,6 +71,7 @@ impl Default for Options {
             max_waiters: 50_000,
             max_answer: 1 << 20,
             max_remembered_answer: 16 << 10,
+            breaker: breaker::Options::default(),
         }
     }
 }
@@ -89,6 +96,7 @@ pub struct Dispatch<S, A> {
     answers: Interner,
     to_ask: mpsc::UnboundedSender<LeaseId>,
     asks: Mutex<Option<mpsc::UnboundedReceiver<LeaseId>>>,
+    breaker: Mutex<Breaker>,
     timer: Notify,
     armed: AtomicU64,
 }
@@ -123,6 +131,7 @@ impl<S: Store, A: App> Dispatch<S, A> {
             answers: Interner::default(),
             to_ask,
             asks: Mutex::new(Some(asks)),
+            breaker: Mutex::default(),
             timer: Notify::new(),
             armed: AtomicU64::new(0),
         })
@@ -371,9 +380,24 @@ impl<S: Store, A: App> Dispatch<S, A> {
         let waited = now.since(letter.arrived);
         self.metrics.hold_seconds.observe(waited.min(letter.policy.hold).as_secs_f64());
         self.metrics.observe_lock_wait(Channel::Webhook, waited.saturating_sub(letter.policy.hold));
+        let pass = match self.pass() {
+            Ok(pass) => pass,
+            Err(until) => {
+                guard.disarm();
+                return Box::pin(self.put_off(id, until, SHUT.into())).await;
+            }
+        };
         let connection = match self.app.connect().await {
             Ok(connection) => connection,
-            Err(why) => return Box::pin(guard.fail(Ending::NotSent(why))).await,
+            Err(why) => {
+                pass.tell(Sign::Down);
+                // A trial that nobody let in was no try.
+                if let Some(until) = self.shut_until() {
+                    guard.disarm();
+                    return Box::pin(self.put_off(id, until, why.into())).await;
+                }
+                return Box::pin(guard.fail(Ending::NotSent(why))).await;
+            }
         };
         let sent = match self.step(id, &Input::Sending).await {
             Ok(delivery) => delivery,
@@ -397,6 +421,7 @@ impl<S: Store, A: App> Dispatch<S, A> {
             return Box::pin(guard.fail(Ending::NotSent(TOO_LATE.to_owned()))).await;
         }
         let heard = self.exchange(connection, &letter.request, &letter.policy).await;
+        pass.tell(sign_of(&heard.ending));
         self.metrics.count_delivery(letter.provider, heard.ending.as_str());
         self.metrics.delivery_seconds.observe(heard.took.as_secs_f64());
         guard.disarm();
@@ -407,6 +432,52 @@ impl<S: Store, A: App> Dispatch<S, A> {
     fn is_too_late(&self, sent: &Delivery) -> bool {
         let timeout = sent.letter.policy.timeout;
         matches!(sent.phase, Phase::InFlight { lease_until } if self.clock.now().after(timeout) > lease_until)
+    }
+
+    fn breaker(&self) -> MutexGuard<'_, Breaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The right to one try of the app, unless it is taken to be down: then when to ask again.
+    ///
+    /// # Errors
+    ///
+    /// That moment.
+    pub fn pass(self: &Arc<Self>) -> Result<Pass<S, A>, Timestamp> {
+        let asked = self.breaker().ask(self.options.load().breaker, self.clock.now());
+        if asked.is_err() {
+            self.metrics.upstream_kept_back.inc();
+        }
+        asked.map(|pass| Pass { dispatch: Arc::clone(self), pass: Some(pass) })
+    }
+
+    /// Until when the app is left alone, as far as that is known; `None` where somebody may try it.
+    pub fn shut_until(&self) -> Option<Timestamp> {
+        self.breaker().shut_until(self.options.load().breaker, self.clock.now())
+    }
+
+    /// Whether the app is taken to be down.
+    pub fn is_shut(&self) -> bool {
+        self.breaker().is_shut()
+    }
+
+    /// Somebody who asks nobody was answered by the app.
+    pub fn seen_alive(&self) {
+        self.breaker().seen_alive(self.clock.now());
+    }
+
+    /// The app is taken to be down: what is owed waits without using up a try, and everybody else keeps his own.
+    async fn put_off(self: &Arc<Self>, id: LeaseId, until: Timestamp, why: Cow<'static, str>) -> Option<Heard> {
+        match self.step(id, &Input::PutOff { until, why: why.clone() }).await {
+            Ok(_) => Some(Heard::not_sent(why.into_owned())),
+            Err(error) => {
+                tracing::warn!(delivery = id.0, %error, "not put off");
+                if let StepError::Commit(CommitError::Store(_)) = error {
+                    self.waiters.remove(&id);
+                }
+                None
+            }
+        }
     }
 
     /// Sends a request and reads the answer whole, within the time limit; says what came of it.
@@ -539,7 +610,7 @@ impl<S: Store, A: App> Dispatch<S, A> {
                 Ok(due) => {
                     blind = false;
                     again |= due.len() == STEP;
-                    for due in due {
+                    for due in self.put_off_those(due).await {
                         failed |= !self.do_due(due).await;
                     }
                 }
@@ -573,6 +644,28 @@ impl<S: Store, A: App> Dispatch<S, A> {
         }
     }
 
+    /// While the app is left alone, what is due to be tried again waits on, all of it at once; says what else is due.
+    async fn put_off_those(self: &Arc<Self>, due: Vec<Due>) -> Vec<Due> {
+        let Some(until) = self.shut_until() else { return due };
+        let tasks: Vec<_> = due
+            .into_iter()
+            .map(|due| {
+                let dispatch = Arc::clone(self);
+                tokio::spawn(async move {
+                    let Due::Delivery(id) = due else { return Some(due) };
+                    let put_off = dispatch.step(id, &Input::PutOff { until, why: SHUT.into() }).await;
+                    // Whatever is due of it is another thing.
+                    put_off.is_err().then_some(due)
+                })
+            })
+            .collect();
+        let mut left = Vec::new();
+        for task in tasks {
+            left.extend(task.await.ok().flatten());
+        }
+        left
+    }
+
     /// The store has failed: nobody can tell what became of what is waited for. Whoever waits hears that he shall try
     /// again, and whoever waits for his turn has lost it.
     fn give_up_waiting(&self) {
@@ -598,6 +691,51 @@ impl<S: Store, A: App> Dispatch<S, A> {
                 false
             }
         }
+    }
+}
+
+/// What is told to those who wait while the app is taken to be down.
+pub const SHUT: &str = "the app is taken to be down and is left alone for a moment";
+
+/// What an ending says about the app.
+pub fn sign_of(ending: &Ending) -> Sign {
+    match ending {
+        Ending::Accepted(_) | Ending::Rejected(_) => Sign::Alive,
+        // Whoever stands before it says so, or it is too slow.
+        Ending::Unknown(_, Some(_)) => Sign::Down,
+        Ending::Unknown(why, None) if why == TOO_SLOW => Sign::Down,
+        // A kept connection had been closed, or one broke: perhaps on account of this callback.
+        Ending::NotSent(_) | Ending::Unknown(_, None) => Sign::None,
+    }
+}
+
+/// The right to one try of the app. Dropped without a word, it says nothing about it.
+pub struct Pass<S: Store, A: App> {
+    dispatch: Arc<Dispatch<S, A>>,
+    pass: Option<breaker::Pass>,
+}
+
+impl<S: Store, A: App> Pass<S, A> {
+    /// What came of the try says this about the app.
+    pub fn tell(mut self, sign: Sign) {
+        self.said(sign);
+    }
+
+    fn said(&mut self, sign: Sign) {
+        let Some(pass) = self.pass.take() else { return };
+        let dispatch = &self.dispatch;
+        let turn = dispatch.breaker().tell(pass, sign, dispatch.options.load().breaker, dispatch.clock.now());
+        match turn {
+            Some(Turn::Shut) => tracing::error!("the app seems to be down: callbacks are kept from it, but for trials"),
+            Some(Turn::Open) => tracing::info!("the app is back: callbacks go to it again"),
+            None => {}
+        }
+    }
+}
+
+impl<S: Store, A: App> Drop for Pass<S, A> {
+    fn drop(&mut self) {
+        self.said(Sign::None);
     }
 }
 

@@ -426,8 +426,11 @@ async fn show_gauges<S: Store>(
         metrics.review_entries.set(gauge(counts.review));
         metrics
             .set_review_oldest(counts.oldest_review.map(|since| dispatch.clock_now().since(since)).unwrap_or_default());
+        metrics.owed_deliveries.set(gauge(counts.owed));
+        metrics.set_owed_oldest(counts.oldest_owed.map(|since| dispatch.clock_now().since(since)).unwrap_or_default());
         metrics.remembered_events.set(gauge(counts.transactions));
         metrics.clock_jump_seconds.set(counts.jump);
+        metrics.upstream_shut.set(i64::from(dispatch.is_shut()));
         metrics.set_upstream_up(upstream.reach().up());
         metrics.set_upstream_connects(upstream.reach().connected(), upstream.reach().failed());
         let now = dispatch.clock.now();

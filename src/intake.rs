@@ -33,7 +33,7 @@ use self::{
 pub use self::{learning::Asked, relay::Relayed};
 use crate::{
     callback::{Answer, Channel},
-    dispatch::{App, Dispatch, Full, Heard, SendError, TOO_SLOW, Waiter},
+    dispatch::{App, Dispatch, Full, Heard, SHUT, SendError, Sign, TOO_SLOW, Waiter, sign_of},
     inquiry::Inquiry,
     permit::{NoPermit, Permit},
     provider::contract::Ack,
@@ -210,6 +210,11 @@ impl<S: Store, A: App> Intake<S, A> {
             if decided.course == Course::Keep && self.keeps_enough() {
                 return self.overflow(line, "too much waits for a person already");
             }
+            let goes = matches!(decided.course, Course::Deliver(_) | Course::Unremembered);
+            if goes && !reading.policy.shadow && self.dispatch.shut_until().is_some() {
+                line.decisions(decided.decisions, SHUT);
+                return self.kept_back(line);
+            }
             let delivery = transition.committed(id);
             line.decisions(decided.decisions, decided.why);
             let place = match decided.course {
@@ -384,12 +389,20 @@ impl<S: Store, A: App> Intake<S, A> {
             Err(error) => return self.overflow(line, &error.to_string()),
         };
         let policy = &reading.policy;
-        let heard = match self.dispatch.app.connect().await {
-            Err(why) => Heard::not_sent(why),
-            Ok(connection) => {
-                permit.sending(policy.quiet);
-                self.dispatch.exchange(connection, request, policy).await
-            }
+        let heard = match self.dispatch.pass() {
+            Err(_) => Heard::not_sent(SHUT.to_owned()),
+            Ok(pass) => match self.dispatch.app.connect().await {
+                Err(why) => {
+                    pass.tell(Sign::Down);
+                    Heard::not_sent(why)
+                }
+                Ok(connection) => {
+                    permit.sending(policy.quiet);
+                    let heard = self.dispatch.exchange(connection, request, policy).await;
+                    pass.tell(sign_of(&heard.ending));
+                    heard
+                }
+            },
         };
         self.dispatch.metrics.count_delivery(reading.provider.name, heard.ending.as_str());
         match &heard.ending {
@@ -441,6 +454,12 @@ impl<S: Store, A: App> Intake<S, A> {
         tracing::debug!(%error, "a callback is refused because the store can't be used");
         line.decision(Decision::Overflow, error.to_string());
         line.tell(&self.book, plain(StatusCode::SERVICE_UNAVAILABLE, RETRYABLE))
+    }
+
+    /// The app is taken to be down: nothing is remembered of the callback, and its sender keeps it.
+    fn kept_back(&self, line: Noted<'_>) -> Reply<A::Body> {
+        self.dispatch.metrics.upstream_kept_back.inc();
+        line.tell(&self.book, plain(StatusCode::SERVICE_UNAVAILABLE, DOWN))
     }
 
     fn too_long(&self, line: Noted<'_>) -> Reply<A::Body> {
@@ -537,6 +556,9 @@ impl<S: Store, A: App> Intake<S, A> {
         if let Some(heed) = &heed {
             Arc::clone(&self).learn(self.lessons(heed, response.status(), response.headers())).await;
         }
+        if !matches!(response.status(), StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT) {
+            self.dispatch.seen_alive();
+        }
         if let Some(turn) = turn {
             turn.accepted(response.status(), response.headers());
         }
@@ -605,6 +627,7 @@ fn reply_of(heard: &Heard, own: bool) -> Response<Bytes> {
         (None, Ending::Accepted(answer) | Ending::Rejected(answer) | Ending::Unknown(_, Some(answer))) => {
             reply_with(answer)
         }
+        (None, Ending::NotSent(why)) if why == SHUT => plain(StatusCode::SERVICE_UNAVAILABLE, DOWN),
         (None, Ending::NotSent(_)) => plain(StatusCode::BAD_GATEWAY, DOWN),
         (None, Ending::Unknown(why, None)) if why == TOO_SLOW => plain(StatusCode::GATEWAY_TIMEOUT, SLOW),
         (None, Ending::Unknown(..)) => plain(StatusCode::BAD_GATEWAY, BROKEN),

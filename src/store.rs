@@ -92,6 +92,10 @@ pub struct Counts {
     pub review: usize,
     /// Since when the oldest of them waits.
     pub oldest_review: Option<Timestamp>,
+    /// Deliveries that were acknowledged and are on their way.
+    pub owed: usize,
+    /// When the oldest of them came.
+    pub oldest_owed: Option<Timestamp>,
     /// Settled transactions that were forgotten before their time, because the bound was reached.
     pub evicted: u64,
     /// Names that became known when somebody was in the app without them, since the start.

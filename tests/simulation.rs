@@ -22,7 +22,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Frame};
 use oncegate::{
     callback::{Alias, Answer, Channel, Event, Key},
-    dispatch::{self, App, Dispatch, SendError, StepError},
+    dispatch::{self, App, Dispatch, SendError, StepError, breaker},
     intake::{Intake, Received, Reply, reading::Rulebook},
     provider::{
         contract::{Ack, Provider, Scheme, Unrecognised},
@@ -95,6 +95,7 @@ struct Told {
     learned: usize,
     late: usize,
     acknowledged: usize,
+    kept_back: usize,
     longest: Duration,
 }
 
@@ -107,6 +108,7 @@ impl Told {
         self.learned += other.learned;
         self.late += other.late;
         self.acknowledged += other.acknowledged;
+        self.kept_back += other.kept_back;
         self.acts.iter_mut().zip(other.acts).for_each(|(all, one)| *all += one);
         self.longest = self.longest.max(other.longest);
         other.decisions.iter().for_each(|(what, count)| *self.decisions.entry(what.clone()).or_default() += count);
@@ -121,6 +123,7 @@ impl Told {
             && self.learned > 0
             && self.late > 0
             && self.acknowledged > 0
+            && self.kept_back > 0
             && decisions.iter().all(|what| self.decisions.contains_key(*what))
     }
 }
@@ -867,7 +870,9 @@ async fn play(seed: u64) -> (Vec<String>, Told) {
     let memory = Memory::new(memory::Options { places, ..memory::Options::default() });
     let store = Shaky { memory, world: Arc::clone(&world) };
     let clock = SteadyClock::starting_at(Timestamp::from_millis(1_800_000_000_000));
-    let options = dispatch::Options::default();
+    // An app that seems to be down is left alone, sooner or later.
+    let breaker = breaker::Options { failures: chance.of(&[0, 1, 2, 5]), ..breaker::Options::default() };
+    let options = dispatch::Options { breaker, ..dispatch::Options::default() };
     let metrics = Arc::new(Metrics::new());
     let dispatch = Dispatch::new(store, Fake(Arc::clone(&world)), clock, Arc::clone(&metrics), options);
     tokio::spawn(Arc::clone(&dispatch).run_timers());
@@ -915,6 +920,7 @@ async fn play(seed: u64) -> (Vec<String>, Told) {
     told.learned = figure("oncegate_joined_total{by=\"learned\"}").unwrap();
     told.acknowledged = figure("oncegate_acknowledged_total{by=\"accept\"}").unwrap()
         + figure("oncegate_acknowledged_total{by=\"answer_within\"}").unwrap();
+    told.kept_back = figure("oncegate_upstream_kept_back_total").unwrap();
     told.late = figure("oncegate_late_link_total").unwrap();
     told.forwards = world.forwards.lock().unwrap().len();
     told.unknown = *world.unknown.lock().unwrap();

@@ -144,11 +144,16 @@ impl<S: Store, A: App> Api<S, A> {
         &self.guard
     }
 
-    /// How many deliveries wait for a person, and how long the oldest has.
-    pub(super) fn waiting(&self) -> (usize, Duration) {
+    /// What waits.
+    pub(super) fn waiting(&self) -> page::Waiting {
         let counts = self.dispatch.store.counts();
         let now = self.dispatch.clock_now();
-        (counts.review, counts.oldest_review.map(|since| now.since(since)).unwrap_or_default())
+        let age = |since: Option<Timestamp>| since.map(|since| now.since(since)).unwrap_or_default();
+        page::Waiting {
+            review: (counts.review, age(counts.oldest_review)),
+            owed: (counts.owed, age(counts.oldest_owed)),
+            shut: self.dispatch.is_shut(),
+        }
     }
 
     /// The answer to one request under [`ROOT`], from somebody at `peer`.

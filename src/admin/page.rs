@@ -1,6 +1,6 @@
 //! What each admin address answers.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use http::{
     HeaderValue, Method, Request, Response, StatusCode,
@@ -13,6 +13,35 @@ use crate::{
     time::{Clock, SystemClock},
 };
 
+/// What waits, for whoever looks: each with how many, and how long the oldest has.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Waiting {
+    /// For a person.
+    pub review: (usize, Duration),
+    /// Acknowledged, and on its way to the app.
+    pub owed: (usize, Duration),
+    /// Whether the app is taken to be down.
+    pub shut: bool,
+}
+
+/// A line for each; nothing where nothing waits.
+impl fmt::Display for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let age = |oldest: Duration| humantime::format_duration(Duration::from_secs(oldest.as_secs()));
+        let ((review, longest), (owed, oldest)) = (self.review, self.owed);
+        if review > 0 {
+            writeln!(f, "review: {review} waiting for a person, the oldest for {}", age(longest))?;
+        }
+        if owed > 0 {
+            writeln!(f, "queue: {owed} acknowledged and not in the app yet, the oldest for {}", age(oldest))?;
+        }
+        if self.shut {
+            writeln!(f, "app: it seems to be down, and callbacks are kept from it")?;
+        }
+        Ok(())
+    }
+}
+
 const TEXT: &str = "text/plain; charset=utf-8";
 const HTML: &str = "text/html; charset=utf-8";
 const INDEX: &str = "\
@@ -21,7 +50,7 @@ Oncegate
 /          an overview, in a browser
 /metrics   figures, for Prometheus
 /healthz   200 while the process lives
-/readyz    200 while callbacks are taken in and the store can write, with what waits for a person; else 503 with the reasons
+/readyz    200 while callbacks are taken in and the store can write, with what waits; else 503 with the reasons
 /api/v1    what waits for a person, acts, and history; for whoever knows the token
 ";
 
@@ -30,7 +59,7 @@ pub(super) fn answer<B>(
     request: &Request<B>,
     metrics: &Metrics,
     ready: &Readiness,
-    (waiting, oldest): (usize, Duration),
+    waiting: Waiting,
 ) -> Response<Body> {
     if request.method() != Method::GET && request.method() != Method::HEAD {
         let mut refusal = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".to_owned());
@@ -42,7 +71,7 @@ pub(super) fn answer<B>(
         "/" => varying(text(StatusCode::OK, INDEX.to_owned())),
         "/metrics" => figures(request, metrics),
         "/healthz" => text(StatusCode::OK, "ok\n".to_owned()),
-        "/readyz" => readiness(ready, waiting, oldest),
+        "/readyz" => readiness(ready, waiting),
         _ => text(StatusCode::NOT_FOUND, "no such page; / lists them\n".to_owned()),
     }
 }
@@ -73,18 +102,11 @@ fn accepted<B>(request: &Request<B>) -> String {
     fields.collect::<Vec<_>>().join(",")
 }
 
-fn readiness(ready: &Readiness, waiting: usize, oldest: Duration) -> Response<Body> {
+fn readiness(ready: &Readiness, waiting: Waiting) -> Response<Body> {
     let reasons = ready.reasons();
-    if reasons.is_empty() && waiting == 0 {
-        return text(StatusCode::OK, "ready\n".to_owned());
-    }
     if reasons.is_empty() {
-        // It works, and so it is ready; but whoever looks shall see it.
-        let oldest = humantime::format_duration(Duration::from_secs(oldest.as_secs()));
-        return text(
-            StatusCode::OK,
-            format!("ready\nreview: {waiting} waiting for a person, the oldest for {oldest}\n"),
-        );
+        // It works, and so it is ready; but whoever looks shall see what waits.
+        return text(StatusCode::OK, format!("ready\n{waiting}"));
     }
     let lines = reasons.iter().map(|(part, why)| format!("{part}: {}\n", escaped(why))).collect();
     text(StatusCode::SERVICE_UNAVAILABLE, lines)

@@ -223,7 +223,7 @@ fn acme(a: &acme::Options, b: &acme::Options) -> [(&'static str, bool, Effect); 
     ]
 }
 
-fn upstream(a: &UpstreamOptions, b: &UpstreamOptions) -> [(&'static str, bool, Effect); 9] {
+fn upstream(a: &UpstreamOptions, b: &UpstreamOptions) -> [(&'static str, bool, Effect); 10] {
     let UpstreamOptions {
         url,
         max_callbacks,
@@ -233,6 +233,7 @@ fn upstream(a: &UpstreamOptions, b: &UpstreamOptions) -> [(&'static str, bool, E
         idle_timeout,
         max_idle,
         check_every,
+        breaker,
         ca,
         ca_content,
     } = a;
@@ -245,6 +246,7 @@ fn upstream(a: &UpstreamOptions, b: &UpstreamOptions) -> [(&'static str, bool, E
         ("idle_timeout", *idle_timeout != b.idle_timeout, Live),
         ("max_idle", *max_idle != b.max_idle, Live),
         ("check_every", *check_every != b.check_every, Live),
+        ("breaker", *breaker != b.breaker, Live),
         ("ca", (ca, ca_content) != (&b.ca, &b.ca_content), Live),
     ]
 }
@@ -329,6 +331,7 @@ mod tests {
         ("upstream.idle_timeout", "'7s'", Live),
         ("upstream.max_idle", "7", Live),
         ("upstream.check_every", "'7s'", Live),
+        ("upstream.breaker", "{ failures = 7 }", Live),
         ("upstream.ca", "'/seven.pem'", Live),
         ("store.engine", "'memory'", Fixed),
         ("store.path", "'elsewhere'", Fixed),

@@ -52,6 +52,7 @@ pub const SECTIONS: &[SectionKeys] = &[
             "idle_timeout",
             "max_idle",
             "check_every",
+            "breaker",
             "ca",
         ],
     },

@@ -20,6 +20,7 @@ use super::{
     tree::Node,
 };
 use crate::{
+    dispatch::breaker,
     provider::contract::{Secret, SecretKind},
     telemetry::{LogFormat, LogOptions},
     transaction::effect::Durable,
@@ -108,6 +109,8 @@ pub struct UpstreamOptions {
     pub max_idle: usize,
     /// How often the app's door is tried when nobody else does; zero for never.
     pub check_every: Duration,
+    /// When the app is taken to be down, and how it is tried then.
+    pub breaker: breaker::Options,
     /// A PEM file with the authorities to trust instead of the machine's own.
     pub ca: Option<PathBuf>,
     /// What stood in it when this was read.
@@ -125,6 +128,7 @@ impl Default for UpstreamOptions {
             idle_timeout: Duration::from_secs(4),
             max_idle: 512,
             check_every: Duration::from_secs(10),
+            breaker: breaker::Options::default(),
             ca: None,
             ca_content: None,
         }
@@ -281,6 +285,7 @@ impl UpstreamOptions {
             idle_timeout: section.get("idle_timeout", default.idle_timeout),
             max_idle: section.get("max_idle", default.max_idle),
             check_every: section.get("check_every", default.check_every),
+            breaker: section.get("breaker", default.breaker),
             ca,
             ca_content,
         }

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     callback::Channel,
+    dispatch::breaker,
     provider::{
         contract::SecretKind,
         extract::{Dialect, Place},
@@ -428,6 +429,32 @@ impl Setting for Retry {
     fn show(&self) -> String {
         let (first, longest) = (self.first.show(), self.longest.show());
         format!("{{ first = {first}, longest = {longest}, attempts = {} }}", self.attempts)
+    }
+}
+
+/// A pause of zero would be none.
+impl Setting for breaker::Options {
+    fn read(node: &Node) -> Result<Self, Problem> {
+        let form = "{ failures = 5, first = \"1s\", longest = \"30s\" }, or failures = 0 to turn it off";
+        let table = node.as_table().ok_or_else(|| Problem::kind(node, form))?;
+        let mut breaker = Self::default();
+        for (key, value) in table {
+            match key.as_str() {
+                "failures" => breaker.failures = u32::try_from(usize::read(value)?).unwrap_or(u32::MAX),
+                "first" => breaker.first = Duration::read(value)?,
+                "longest" => breaker.longest = Duration::read(value)?,
+                _ => return Err(Problem::new(format!("a breaker has no `{key}`"), format!("write {form}"))),
+            }
+        }
+        if breaker.first.is_zero() || breaker.longest < breaker.first {
+            return Err(Problem::new("the first pause is zero, or longer than the longest", format!("write {form}")));
+        }
+        Ok(breaker)
+    }
+
+    fn show(&self) -> String {
+        let (first, longest) = (self.first.show(), self.longest.show());
+        format!("{{ failures = {}, first = {first}, longest = {longest} }}", self.failures)
     }
 }
 

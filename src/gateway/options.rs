@@ -63,6 +63,7 @@ pub(super) fn dispatch_options(config: &Config) -> dispatch::Options {
     dispatch::Options {
         max_waiters: config.gateway.max_waiters,
         max_waiters_per_transaction: config.gateway.max_waiters_per_transaction,
+        breaker: config.upstream.breaker,
         ..dispatch::Options::default()
     }
 }

@@ -85,7 +85,7 @@ impl<S: Store, A: App> Intake<S, A> {
         let view = self.dispatch.store.load(Want::Transactions(keys, &[]), now).await?;
         match view.delivery(id) {
             None => return Ok(false),
-            Some(delivery) if delivery.owed && delivery.is_under_way() => return Ok(true),
+            Some(delivery) if delivery.owed && (delivery.is_under_way() || delivery.is_retrying()) => return Ok(true),
             Some(_) => {}
         }
         match self.dispatch.step(id, &Input::Owe).await {

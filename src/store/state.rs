@@ -89,6 +89,8 @@ pub(super) struct State {
     /// How many of its lines tell of repetitions of a transaction.
     repeats: HashMap<Key, usize>,
     review: BTreeSet<(Timestamp, LeaseId)>,
+    /// What was acknowledged and is on its way, by when it came.
+    owed: BTreeSet<(Timestamp, LeaseId)>,
     evicted: u64,
 }
 
@@ -187,6 +189,7 @@ impl State {
             history_gone: 0,
             repeats: HashMap::new(),
             review: BTreeSet::new(),
+            owed: BTreeSet::new(),
             evicted: 0,
             options,
         }
@@ -285,6 +288,8 @@ impl State {
             leases: self.locks.len(),
             review: self.review.len(),
             oldest_review: self.review.first().map(|(since, _)| *since),
+            owed: self.owed.len(),
+            oldest_owed: self.owed.first().map(|(since, _)| *since),
             evicted: self.evicted,
             late_links: self.late_links,
             jump: 0,
@@ -490,9 +495,13 @@ impl State {
             if let Some(due) = next.due() {
                 self.due.insert((due, id));
             }
+            if let Some(since) = next.on_its_way() {
+                self.owed.insert((since, id));
+            }
         }
         let due = next.as_ref().and_then(Delivery::due);
         let in_review = next.as_ref().and_then(Delivery::in_review);
+        let on_its_way = next.as_ref().and_then(Delivery::on_its_way);
         let before = match next {
             Some(next) => self.deliveries.insert(id, next),
             None => self.deliveries.remove(&id),
@@ -502,6 +511,9 @@ impl State {
                 before.in_review().filter(|(since, _)| Some(*since) != in_review.map(|(at, _)| at))
             {
                 self.review.remove(&(since, id));
+            }
+            if let Some(since) = before.on_its_way().filter(|since| Some(*since) != on_its_way) {
+                self.owed.remove(&(since, id));
             }
             if let Some(at) = before.due().filter(|at| Some(*at) != due) {
                 self.due.remove(&(at, id));

@@ -124,7 +124,14 @@ pub struct Metrics {
     pub reloads: Reloads,
     oldest_due: Seconds,
     review_oldest: Seconds,
+    /// Deliveries that were acknowledged and are on their way.
+    pub owed_deliveries: Gauge,
+    owed_oldest: Seconds,
     upstream_up: Once,
+    /// Whether callbacks are kept from the app because it seems to be down.
+    pub upstream_shut: Gauge,
+    /// Callbacks that were kept from it.
+    pub upstream_kept_back: Counter,
     upstream_connects: [Counter; 2],
     forgotten_early: Counter,
     failed_expressions: Counter,
@@ -237,10 +244,26 @@ impl Metrics {
                 "How long the oldest delivery has waited for a person",
                 Seconds::default(),
             ),
+            owed_deliveries: of.add(
+                "owed_deliveries",
+                "Deliveries that were acknowledged and that the app does not have yet",
+                Gauge::default(),
+            ),
+            owed_oldest: of.add("owed_oldest_seconds", "How long ago the oldest of them came", Seconds::default()),
             upstream_up: of.add(
                 "upstream_up",
                 "Whether the app could be reached at the last try; absent before the first",
                 Once::default(),
+            ),
+            upstream_shut: of.add(
+                "upstream_shut",
+                "Whether callbacks are kept from the app because it seems to be down",
+                Gauge::default(),
+            ),
+            upstream_kept_back: of.add(
+                "upstream_kept_back",
+                "Tries of callbacks that were put off because the app seemed to be down",
+                Counter::default(),
             ),
             upstream_connects: ["connected", "failed"]
                 .map(|result| connects.get_or_create_owned(&ResultLabels { result })),
@@ -340,6 +363,11 @@ impl Metrics {
     /// Notes for how long the oldest delivery has waited for a person; zero where none does.
     pub fn set_review_oldest(&self, age: Duration) {
         self.review_oldest.set(age.as_secs_f64());
+    }
+
+    /// Notes how long ago the oldest came of what was acknowledged and is on its way; zero where nothing is.
+    pub fn set_owed_oldest(&self, age: Duration) {
+        self.owed_oldest.set(age.as_secs_f64());
     }
 
     /// Notes whether the app could be reached at the last try, if there was one.

@@ -1,6 +1,6 @@
 //! What a decision starts from, what comes in, and what shall follow: the values of a transition.
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use super::{
     history::{Deed, Line, Outcome},
@@ -102,6 +102,13 @@ pub enum Input {
     Owe,
     /// The connection to the app stands and the lease is held; the first byte goes out after the commit.
     Sending,
+    /// The app is taken to be down, and is left alone until then.
+    PutOff {
+        /// Until when.
+        until: Timestamp,
+        /// What is told to those who wait.
+        why: Cow<'static, str>,
+    },
     /// A try ended; `attempt` is the fencing token.
     Ended {
         /// Which try.

@@ -273,6 +273,18 @@ impl Delivery {
         }
     }
 
+    /// Since when it is ours to bring, where it is and does not wait for a person.
+    #[must_use]
+    pub fn on_its_way(&self) -> Option<Timestamp> {
+        (self.owed && self.in_review().is_none()).then_some(self.letter.arrived)
+    }
+
+    /// Whether it will be tried again at a time of ours.
+    #[must_use]
+    pub const fn is_retrying(&self) -> bool {
+        matches!(self.phase, Phase::Retrying { .. })
+    }
+
     /// Whether it has been tried and will be tried again, with nobody in the app on its account.
     const fn is_tried_again(&self) -> bool {
         match self.phase {
@@ -313,7 +325,11 @@ impl Delivery {
     pub(super) fn backoff(&self) -> Duration {
         let retry = self.letter.policy.retry;
         let doubled = retry.first.saturating_mul(1 << self.attempts.saturating_sub(1).min(20)).min(retry.longest);
-        let spread = (self.id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 61) as u32;
-        doubled - doubled / 64 * spread
+        doubled - self.spread(doubled / 8)
+    }
+
+    /// A part of this span, another for each delivery, so that many do not come at once.
+    pub(super) fn spread(&self, span: Duration) -> Duration {
+        span / 8 * (self.id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 61) as u32
     }
 }

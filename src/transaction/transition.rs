@@ -67,6 +67,16 @@ pub fn apply(view: &View, id: LeaseId, input: Input, now: Timestamp) -> Result<T
             step.owe();
         }
         (Input::Owe, _) => return Err(Refused::OutOfTurn),
+        (Input::PutOff { until, .. }, Phase::Retrying { .. }) => step.put_off(until),
+        (Input::PutOff { until, why }, Phase::Queued) if delivery.owed => {
+            step.out.locks.push(LockChange::Release(id));
+            step.out.effects.push(Effect::Tell(id, Ending::NotSent(why.into_owned())));
+            step.note(&What::Moved(Phase::Retrying { at: until }));
+            step.put_off(until);
+        }
+        // Its sender keeps it.
+        (Input::PutOff { why, .. }, Phase::Queued) => step.failed(Ending::NotSent(why.into_owned())),
+        (Input::PutOff { .. }, _) => return Err(Refused::OutOfTurn),
         (Input::Sending, Phase::Queued) => step.sending(),
         (Input::Sending, _) => return Err(Refused::OutOfTurn),
         // A try that never began is the one after the last that did.
@@ -219,6 +229,13 @@ impl Step<'_> {
         };
         let waiting: Vec<Delivery> = self.view.deliveries.iter().filter(waits).cloned().collect();
         waiting.into_iter().for_each(|later| self.look_again(later));
+    }
+
+    /// It waits without using up a try, nor a line of history each time: an app may be down for hours.
+    fn put_off(&mut self, until: Timestamp) {
+        let spread = self.delivery.spread(until.since(self.now));
+        self.delivery.phase = Phase::Retrying { at: until.after(spread) };
+        self.out.deliveries.push(Change::Put(self.delivery.clone()));
     }
 
     /// Somebody is about to be told success on its account.
