@@ -28,9 +28,11 @@ set_up() {
   for component in fmt clippy; do
     cargo "$component" --version >/dev/null 2>&1 || step "cargo $component" rustup component add "${component/fmt/rustfmt}"
   done
-  # cc: ring is partly C and assembly. php: the reading of forms is compared with PHP's own.
+  # cc: ring is partly C and assembly. php, node, python: what we read is compared with what they do.
   has cc || need gcc libc6-dev
   has php || need php-cli
+  has node || need nodejs
+  has python3 || need python3
   # The store is tried on disks that are cut off, broken, or not synced at all.
   has mkfs.xfs || need xfsprogs
   has eatmydata || need eatmydata

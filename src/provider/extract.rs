@@ -42,7 +42,8 @@ const MAX_VALUE: usize = 4096;
 /// Whose reading of a request counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Dialect {
-    /// What can be read in two ways is ambiguous.
+    /// What can be read in two ways is ambiguous; so is a number that JavaScript would write otherwise (`1.0`, more than
+    /// 53 bits).
     #[default]
     Strict,
     /// As PHP 8.2 with its defaults reads it: the last of two fields and the first of two cookies counts, and a field

@@ -22,12 +22,12 @@ use oncegate::{
 
 const FORM: &str = "application/x-www-form-urlencoded";
 const JSON: &str = "application/json";
-const GENERATED: usize = 3000;
+pub const GENERATED: usize = 3000;
 /// What a damaged JSON text gets.
 const DAMAGE: &[u8] = b"{}[]\",:\\0 \n\xe9\0";
 
 /// Every place, and how the script is asked for it.
-const PLACES: &[(&str, &str)] = &[
+pub const PLACES: &[(&str, &str)] = &[
     ("form:id", r#"["form","id"]"#),
     ("form:i_d", r#"["form","i_d"]"#),
     ("query:id", r#"["query","id"]"#),
@@ -41,12 +41,12 @@ const PLACES: &[(&str, &str)] = &[
 ];
 
 #[derive(Clone, Debug, Default)]
-struct Case {
-    get: bool,
-    query: String,
-    content_type: String,
-    cookie: String,
-    body: Vec<u8>,
+pub struct Case {
+    pub get: bool,
+    pub query: String,
+    pub content_type: String,
+    pub cookie: String,
+    pub body: Vec<u8>,
 }
 
 impl Case {
@@ -83,15 +83,15 @@ fn the_gate_reads_what_php_reads() {
             writeln!(std::io::stderr(), "SKIPPED: the_gate_reads_what_php_reads, for `php` (php-cli) is not installed");
         return;
     };
-    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_260_504);
-    let mut chance = Chance(seed | 1);
+    let seed = seed();
+    let mut chance = Chance::new(seed);
     let by_hand = by_hand();
     let places: Vec<Place> = PLACES.iter().map(|(place, _)| place.parse().unwrap()).collect();
     let (mut read, mut ambiguous) = (0, 0);
     for case in by_hand.iter().cloned().chain((0..GENERATED).map(|_| chance.case())) {
         let told = php.ask(&case);
         assert_eq!(told.len(), 2 * places.len(), "PHP answered {told:?} to {case:?}");
-        for ((place, found), told) in places.iter().zip(gate(&case, &places)).zip(told.chunks(2)) {
+        for ((place, found), told) in places.iter().zip(gate(&case, &places, Dialect::Php)).zip(told.chunks(2)) {
             read += usize::from(matches!(found, Found::One(_)));
             ambiguous += usize::from(matches!(found, Found::Ambiguous(_)));
             for told in told {
@@ -104,7 +104,12 @@ fn the_gate_reads_what_php_reads() {
     assert!(read > 500, "only {read} values were read, {ambiguous} were ambiguous");
 }
 
-fn gate(case: &Case, places: &[Place]) -> Vec<Found<'static>> {
+/// Which requests are made up.
+pub fn seed() -> u64 {
+    std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_260_504)
+}
+
+pub fn gate(case: &Case, places: &[Place], dialect: Dialect) -> Vec<Found<'static>> {
     let uri: Uri = format!("/?{}", case.query).parse().unwrap();
     let mut headers = HeaderMap::new();
     for (name, value) in [(header::CONTENT_TYPE, &case.content_type), (header::COOKIE, &case.cookie)] {
@@ -113,7 +118,7 @@ fn gate(case: &Case, places: &[Place]) -> Vec<Found<'static>> {
         }
     }
     let view = RequestView { method: &case.method(), uri: &uri, headers: &headers, body: &case.body, segments: &[] };
-    let reader = Reader::new(&view, Dialect::Php);
+    let reader = Reader::new(&view, dialect);
     let owned = |found| match found {
         Found::One(text) => Found::One(std::borrow::Cow::Owned(String::from(text))),
         Found::Absent => Found::Absent,
@@ -123,7 +128,7 @@ fn gate(case: &Case, places: &[Place]) -> Vec<Found<'static>> {
     places.iter().map(|place| owned(reader.read(place))).collect()
 }
 
-fn agree(found: &Found<'_>, told: &str) -> bool {
+pub fn agree(found: &Found<'_>, told: &str) -> bool {
     match found {
         Found::Ambiguous(_) => true,
         Found::Absent => told == "absent",
@@ -132,11 +137,11 @@ fn agree(found: &Found<'_>, told: &str) -> bool {
     }
 }
 
-fn show(case: &Case) -> String {
+pub fn show(case: &Case) -> String {
     format!("{case:?}\nbody: {}", String::from_utf8_lossy(&case.body))
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -207,7 +212,7 @@ impl Drop for Php {
     }
 }
 
-fn by_hand() -> Vec<Case> {
+pub fn by_hand() -> Vec<Case> {
     let forms = [
         "id=tr_1",
         "%69d=tr_1",
@@ -435,21 +440,25 @@ fn multiparts() -> impl Iterator<Item = Case> {
 }
 
 /// Xorshift: small, and the same everywhere.
-struct Chance(u64);
+pub struct Chance(u64);
 
 impl Chance {
-    fn below(&mut self, end: usize) -> usize {
+    pub const fn new(seed: u64) -> Self {
+        Self(seed | 1)
+    }
+
+    pub fn below(&mut self, end: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         usize::try_from(self.0 >> 33).unwrap() % end
     }
 
-    fn one<'c>(&mut self, of: &[&'c str]) -> &'c str {
+    pub fn one<'c>(&mut self, of: &[&'c str]) -> &'c str {
         of[self.below(of.len())]
     }
 
-    fn case(&mut self) -> Case {
+    pub fn case(&mut self) -> Case {
         match self.below(5) {
             0 | 1 => {
                 let mut body = self.json(0);

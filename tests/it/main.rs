@@ -19,6 +19,7 @@ mod gate;
 mod hostile;
 mod http2;
 mod inquiry;
+mod languages;
 mod listener;
 mod packaging;
 mod papers;

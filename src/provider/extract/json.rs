@@ -97,8 +97,8 @@ pub(super) fn text(slot: Slot<'_>, dialect: Dialect) -> Result<Option<Cow<'_, st
         Slot::Null => Ok(Some(Cow::Borrowed(""))),
         Slot::Text(text) => Ok(Some(text)),
         Slot::Odd(why) => Err(why),
-        Slot::Number(digits) if dialect == Dialect::Strict || php_integer(digits) => Ok(Some(Cow::Borrowed(digits))),
-        Slot::Number(_) => Err("PHP makes another text of this number"),
+        Slot::Number(digits) if is_kept(digits, dialect) => Ok(Some(Cow::Borrowed(digits))),
+        Slot::Number(_) => Err("some readers make another text of this number"),
         Slot::Bool(value) if dialect == Dialect::Strict => {
             Ok(Some(Cow::Borrowed(if value { "true" } else { "false" })))
         }
@@ -106,9 +106,10 @@ pub(super) fn text(slot: Slot<'_>, dialect: Dialect) -> Result<Option<Cow<'_, st
     }
 }
 
-/// A number that PHP keeps as an integer, and writes as it was written.
-fn php_integer(digits: &str) -> bool {
-    digits != "-0" && digits.parse::<i64>().is_ok()
+/// A number that is kept as an integer, and written as it was written: in PHP one of 64 bits, in JavaScript one of 53.
+fn is_kept(digits: &str, dialect: Dialect) -> bool {
+    let most = if dialect == Dialect::Php { u64::MAX } else { (1 << 53) - 1 };
+    digits != "-0" && digits.parse::<i64>().is_ok_and(|number| number.unsigned_abs() <= most)
 }
 
 /// A JSON text, parsed.
