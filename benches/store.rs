@@ -19,7 +19,7 @@ use oncegate::{
     callback::{Answer, Channel, Key},
     store::{
         Store,
-        embedded::{Embedded, Options, folder::Place},
+        embedded::{Embedded, Options, folder::Place, seal::Seals},
         memory,
     },
     time::Timestamp,
@@ -55,7 +55,7 @@ fn main() -> Outcome {
 
 fn open(path: &Path) -> Result<Embedded, Box<dyn std::error::Error>> {
     let bounds = memory::Options { max_leases: 10_000_000, ..memory::Options::default() };
-    let options = Options { bounds, durable: Durable::Claim, quiet: Duration::from_secs(60) };
+    let options = Options { bounds, durable: Durable::Claim, quiet: Duration::from_secs(60), seals: Seals::default() };
     Ok(Embedded::open(Box::new(Place::at(path.to_owned())), options, NOW)?)
 }
 

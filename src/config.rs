@@ -206,7 +206,7 @@ fn read(preset: Option<&'static str>, mut documents: Vec<Document>, world: &Worl
         let mut section = Section::open("gateway", &documents, report);
         section.fault("listen", "the gate listens nowhere", "write at least one address, or a [[tls]]");
     }
-    let store = StoreOptions::read(&mut Section::open("store", &documents, report));
+    let store = StoreOptions::read(&mut Section::open("store", &documents, report), world);
     if gateway.reuse_port && store.engine == Engine::Memory {
         let mut section = Section::open("gateway", &documents, report);
         let message = "two gates side by side do not know of each other's locks: one payment may be in the app twice";

@@ -41,7 +41,7 @@ use crate::{
     rule::ProviderChoice,
     store::{
         CommitError, Store,
-        embedded::{self, Embedded, folder::Place},
+        embedded::{self, Embedded, folder::Place, seal::Seals},
         memory,
     },
     telemetry::{LogControl, Metrics},
@@ -105,7 +105,9 @@ pub async fn start_with(config: Config, metrics: Arc<Metrics>, passed: Passed) -
             stand(config, metrics, passed, memory::Memory::new(bounds), clock).await
         }
         Engine::Embedded { path, durable } => {
-            let options = embedded::Options { bounds, durable: *durable, quiet: config.rules.longest_quiet() };
+            let seals =
+                Seals::of(&config.store.sealing()).map_err(|_| anyhow::anyhow!("there is no chance to seal with"))?;
+            let options = embedded::Options { bounds, durable: *durable, quiet: config.rules.longest_quiet(), seals };
             let place = Box::new(Place::at(path.clone()));
             let store = Embedded::open(place, options, now).context("the store can't be opened (store.path)")?;
             let jump = store.counts().jump;

@@ -251,8 +251,8 @@ fn upstream(a: &UpstreamOptions, b: &UpstreamOptions) -> [(&'static str, bool, E
     ]
 }
 
-fn store(a: &StoreOptions, b: &StoreOptions) -> [(&'static str, bool, Effect); 6] {
-    let StoreOptions { engine, max_remembered, history, history_retention } = a;
+fn store(a: &StoreOptions, b: &StoreOptions) -> [(&'static str, bool, Effect); 7] {
+    let StoreOptions { engine, keys, max_remembered, history, history_retention } = a;
     let (moved, durable) = match (engine, &b.engine) {
         (Engine::Embedded { path, durable }, Engine::Embedded { path: other_path, durable: other_durable }) => {
             (path != other_path, durable != other_durable)
@@ -263,6 +263,7 @@ fn store(a: &StoreOptions, b: &StoreOptions) -> [(&'static str, bool, Effect); 6
         ("engine", discriminant(engine) != discriminant(&b.engine), Fixed),
         ("path", moved, Fixed),
         ("durable", durable, Restart),
+        ("keys", *keys != b.keys, Restart),
         ("max_remembered", *max_remembered != b.max_remembered, Restart),
         ("history", *history != b.history, Restart),
         ("history_retention", *history_retention != b.history_retention, Restart),
@@ -336,6 +337,7 @@ mod tests {
         ("store.engine", "'memory'", Fixed),
         ("store.path", "'elsewhere'", Fixed),
         ("store.durable", "'claim'", Restart),
+        ("store.keys", "[{ value = '0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef' }]", Restart),
         ("store.max_remembered", "7", Restart),
         ("store.history", "7", Restart),
         ("admin.listen", "'127.0.0.1:7'", Live),

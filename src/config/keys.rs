@@ -58,7 +58,7 @@ pub const SECTIONS: &[SectionKeys] = &[
     },
     SectionKeys {
         section: "store",
-        keys: &["engine", "path", "durable", "max_remembered", "history", "history_retention"],
+        keys: &["engine", "path", "durable", "keys", "max_remembered", "history", "history_retention"],
     },
     SectionKeys { section: "admin", keys: &["listen", "token"] },
     SectionKeys { section: "log", keys: &["format", "level", "callbacks"] },

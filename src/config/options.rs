@@ -17,11 +17,12 @@ use super::{
     report::Source,
     section::Section,
     setting::{Limit, Problem, Setting, Size, Word},
-    tree::Node,
+    tree::{Node, Value},
 };
 use crate::{
     dispatch::breaker,
     provider::contract::{Secret, SecretKind},
+    store::embedded::seal::KEY,
     telemetry::{LogFormat, LogOptions},
     transaction::effect::Durable,
     watch::Content,
@@ -150,10 +151,12 @@ pub enum Engine {
 }
 
 /// How much is remembered, and where.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct StoreOptions {
     /// What remembers.
     pub engine: Engine,
+    /// What deliveries are sealed with on the disk: the first seals, each opens.
+    pub keys: Vec<Secret>,
     /// How many events are remembered at once.
     pub max_remembered: usize,
     /// How many lines of history are kept.
@@ -166,7 +169,7 @@ impl Default for StoreOptions {
     fn default() -> Self {
         let history_retention = Duration::from_secs(90 * 24 * 3600);
         let engine = Engine::Embedded { path: "oncegate-data".into(), durable: Durable::default() };
-        Self { engine, max_remembered: 1_000_000, history: 10_000, history_retention }
+        Self { engine, keys: Vec::new(), max_remembered: 1_000_000, history: 10_000, history_retention }
     }
 }
 
@@ -315,9 +318,30 @@ fn upstream_url(node: &Node) -> Result<String, Problem> {
 }
 
 impl StoreOptions {
-    pub(super) fn read(section: &mut Section<'_>) -> Self {
+    /// The keys as bytes; each is one, or the configuration has a fault.
+    #[must_use]
+    pub fn sealing(&self) -> Vec<[u8; KEY]> {
+        self.keys.iter().filter_map(|key| key_bytes(key.expose())).collect()
+    }
+
+    pub(super) fn read(section: &mut Section<'_>, world: &World<'_>) -> Self {
         let default = Self::default();
         let is_durable = section.find_with("engine", is_durable).unwrap_or(default.engine != Engine::Memory);
+        let in_clear = Cell::new(false);
+        let keys = section.find_with("keys", |node| {
+            let Value::List(nodes) = &node.value else {
+                return Err(Problem::new(format!("{} stands here", node.kind()), "write [{ env = \"NAME\" }]"));
+            };
+            in_clear.set(nodes.iter().any(is_written_in_clear));
+            nodes.iter().map(|node| store_key(node, world)).collect::<Result<Vec<_>, _>>()
+        });
+        if in_clear.get() {
+            let message = "the key stands in the file itself, for every reader and every backup of it";
+            section.warn("keys", message, "write { env = \"NAME\" } or { file = \"/path\" }");
+        }
+        if keys.is_some() && !is_durable {
+            section.warn("keys", "has no effect on the memory engine", "leave it out");
+        }
         let engine = match default.engine {
             Engine::Embedded { path, durable } if is_durable => {
                 Engine::Embedded { path: section.get("path", path), durable: section.get("durable", durable) }
@@ -334,11 +358,30 @@ impl StoreOptions {
         };
         Self {
             engine,
+            keys: keys.unwrap_or_default(),
             max_remembered: bound(section, "max_remembered", default.max_remembered),
             history: section.get("history", default.history),
             history_retention: limit(section, "history_retention", default.history_retention),
         }
     }
+}
+
+fn store_key(node: &Node, world: &World<'_>) -> Result<Secret, Problem> {
+    let key = secret(node, &|_| SecretKind::Token, world)?;
+    let remedy = "make one with `openssl rand -hex 32`, and keep it apart from the store and its backups";
+    match key_bytes(key.expose()) {
+        Some(_) => Ok(key),
+        None => Err(Problem::new(format!("a key of the store is {} hexadecimal digits", 2 * KEY), remedy)),
+    }
+}
+
+fn key_bytes(text: &[u8]) -> Option<[u8; KEY]> {
+    let mut key = [0; KEY];
+    let digit = |at: usize| char::from(*text.get(at)?).to_digit(16);
+    for (at, byte) in key.iter_mut().enumerate() {
+        *byte = u8::try_from(digit(2 * at)? << 4 | digit(2 * at + 1)?).ok()?;
+    }
+    (text.len() == 2 * KEY).then_some(key)
 }
 
 /// Whether the engine is the embedded one.

@@ -76,7 +76,11 @@ static OLD: LazyLock<(Vec<u8>, Vec<u8>)> = LazyLock::new(|| pair(2002));
 /// A world where every variable but UNSET is set and every file but /nowhere is there.
 fn world() -> World<'static> {
     World {
-        env: &|name| (name != "UNSET").then(|| format!("{name}-value")),
+        env: &|name| match name {
+            "UNSET" => None,
+            "ONCEGATE_STORE_KEY" => Some("0a".repeat(32)),
+            _ => Some(format!("{name}-value")),
+        },
         file: &|path| match path.to_str() {
             Some("/nowhere") => Err(io::ErrorKind::NotFound.into()),
             Some("/etc/oncegate/pay.example.org.pem") => Ok(PAIR.0.clone()),
@@ -548,6 +552,25 @@ fn the_token_of_the_api_is_never_shown_and_its_dangers_are_told() {
     let token = config(text).admin.token.map(|token| token.expose().to_vec());
     assert_eq!(token.as_deref(), Some(b"0123456789abcdef".as_slice()));
     assert_eq!(warnings("[admin]\ntoken = { env = 'ONCEGATE_ADMIN_TOKEN' }\n"), Vec::<String>::new());
+}
+
+#[test]
+fn a_key_of_the_store_is_what_it_has_to_be_or_a_fault_at_its_place() {
+    let key = "0123456789abcdef".repeat(4);
+    let read = config(&format!("[store]\nkeys = [{{ value = '{key}' }}, {{ env = 'ONCEGATE_STORE_KEY' }}]")).store;
+    assert_eq!((read.sealing().len(), read.sealing()[0][7], read.sealing()[1]), (2, 0xef, [10; 32]));
+    assert!(!format!("{read:?}").contains(&key));
+    for wrong in ["{ env = 'UNSET' }", "{ env = 'SHORT' }", "{ file = '/nowhere' }", &format!("{{ value = '{key}0' }}")]
+    {
+        let faults = load(&format!("[store]\nkeys = [{wrong}]")).faults;
+        assert!(
+            faults.len() == 1 && faults[0].path == "store.keys" && !faults[0].remedy.is_empty(),
+            "{wrong}: {faults:?}"
+        );
+    }
+    let told = |text: &str| warnings(&format!("[store]\n{text}\n"));
+    assert!(told(&format!("keys = [{{ value = '{key}' }}]"))[0].contains("the file itself"));
+    assert!(told("engine = 'memory'\nkeys = [{ env = 'ONCEGATE_STORE_KEY' }]")[0].contains("no effect"));
 }
 
 #[test]

@@ -11,6 +11,7 @@ use super::{
         Embedded, Options as EmbeddedOptions,
         disk::{Disk, DiskError, Medium},
         folder::Place,
+        seal::Seals,
     },
     memory::Options,
 };
@@ -525,7 +526,8 @@ fn in_a_folder(bounds: Options) -> Embedded {
     }
     let path = tempfile::tempdir().unwrap();
     let medium = Temporary(Place::at(path.path().to_owned()), path);
-    let options = EmbeddedOptions { bounds, durable: Durable::Outcome, quiet: Duration::from_secs(60) };
+    let options =
+        EmbeddedOptions { bounds, durable: Durable::Outcome, quiet: Duration::from_secs(60), seals: Seals::default() };
     Embedded::open(Box::new(medium), options, T0).unwrap()
 }
 

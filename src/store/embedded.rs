@@ -12,6 +12,7 @@ pub mod disk;
 pub mod folder;
 mod noted;
 mod record;
+pub mod seal;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -31,6 +32,7 @@ use self::{
     backup::Pieces,
     disk::{DiskError, Medium, Records},
     noted::Noted,
+    seal::Seals,
 };
 use super::{CommitError, Counts, Due, Lines, Store, StoreError, Want, state::State};
 use crate::{
@@ -45,7 +47,7 @@ use crate::{
 };
 
 /// What the engine is told.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// The bounds, which are those of the memory engine.
     pub bounds: super::memory::Options,
@@ -53,6 +55,8 @@ pub struct Options {
     pub durable: Durable,
     /// How long the app is taken to be at work on what was in it when the gate went down.
     pub quiet: Duration,
+    /// What deliveries are sealed with on the disk.
+    pub seals: Seals,
 }
 
 /// The engine.

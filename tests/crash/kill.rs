@@ -6,7 +6,7 @@ use oncegate::{
     callback::Key,
     store::{
         Lines, Store,
-        embedded::{Embedded, Options, folder::Place},
+        embedded::{Embedded, Options, folder::Place, seal::Seals},
         memory,
     },
     time::{Clock, SystemClock, Timestamp},
@@ -94,7 +94,8 @@ fn called_unknown(store: &Path) -> HashMap<String, usize> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let bounds = memory::Options { history: 1_000_000, ..memory::Options::default() };
-        let options = Options { bounds, durable: Durable::Outcome, quiet: Duration::from_secs(1) };
+        let options =
+            Options { bounds, durable: Durable::Outcome, quiet: Duration::from_secs(1), seals: Seals::default() };
         let store = Embedded::open(Box::new(Place::at(store.to_owned())), options, SystemClock.now()).unwrap();
         let all = Lines::Between(Timestamp::EPOCH, Timestamp::NEVER);
         let (mut names, mut unknown): (HashMap<Key, String>, HashMap<String, usize>) = Default::default();

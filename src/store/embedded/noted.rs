@@ -10,6 +10,7 @@ use std::{
 use super::{
     disk::{Group, Space},
     record::{self, Lease, Rest},
+    seal::Seals,
 };
 use crate::{
     callback::Key,
@@ -34,6 +35,8 @@ pub(super) struct Noted {
     /// The leases that have, or shall have, a record of their own; not emptied with the rest.
     kept: HashMap<LeaseId, Rest, Spread>,
     policies: Policies,
+    /// What deliveries are sealed with.
+    seals: Seals,
 }
 
 /// The policies that have a record, each with its digest. The same few decide about everything.
@@ -44,6 +47,11 @@ struct Policies(Vec<(Arc<Policy>, Key)>);
 const MOST_POLICIES: usize = 256;
 
 impl Noted {
+    /// Nothing has changed; deliveries are sealed with these.
+    pub(super) fn sealed_with(seals: Seals) -> Self {
+        Self { seals, ..Self::default() }
+    }
+
     /// Whether nothing has changed.
     pub(super) fn is_empty(&self) -> bool {
         self.transactions.is_empty() && self.deliveries.is_empty() && self.leases.is_empty() && self.names.is_empty()
@@ -119,7 +127,11 @@ impl Noted {
             match state.deliveries.get(id) {
                 Some(delivery) => {
                     let policy = self.policies.digest(&delivery.letter.policy, group);
-                    group.put(Space::Deliveries, &key, |into| record::write_delivery(delivery, policy, into));
+                    group.put(Space::Deliveries, &key, |into| {
+                        let start = into.len();
+                        record::write_delivery(delivery, policy, into);
+                        self.seals.seal(&key, into, start);
+                    });
                 }
                 None => group.remove(Space::Deliveries, &key),
             }
@@ -141,7 +153,12 @@ impl Noted {
         for key in &self.names {
             group.set(Space::Names, *key, state.names.get(key), record::write_remembered);
         }
-        Self { kept: std::mem::take(&mut self.kept), policies: std::mem::take(&mut self.policies), ..Self::default() }
+        Self {
+            kept: std::mem::take(&mut self.kept),
+            policies: std::mem::take(&mut self.policies),
+            seals: self.seals.clone(),
+            ..Self::default()
+        }
     }
 }
 

@@ -106,7 +106,7 @@ fn puts(delivery: Delivery) -> Transition {
     Transition { deliveries: vec![Change::Put(delivery)], locks, ..Transition::default() }
 }
 
-const fn options(durable: Durable) -> Options {
+fn options(durable: Durable) -> Options {
     let bounds = memory::Options {
         places: usize::MAX,
         max_remembered: 1_000_000,
@@ -118,7 +118,7 @@ const fn options(durable: Durable) -> Options {
         max_names: 100,
         max_payers: 100,
     };
-    Options { bounds, durable, quiet: QUIET }
+    Options { bounds, durable, quiet: QUIET, seals: Seals::default() }
 }
 
 fn folder(path: &Path) -> Result<Embedded, DiskError> {
@@ -536,7 +536,7 @@ async fn a_folder_is_opened_by_one_and_in_its_own_format() {
     store.commit(put("a"), T0).await.unwrap();
     drop(store);
     assert!(knows(&folder(directory.path()).unwrap(), "a").await, "what nobody waited for is written at the end");
-    for (format, said) in [("3\n", "a later version"), ("what\n", "does not say a format")] {
+    for (format, said) in [("4\n", "a later version"), ("what\n", "does not say a format")] {
         fs::write(directory.path().join("format"), format).unwrap();
         let refused = folder(directory.path()).map(drop).unwrap_err().to_string();
         assert!(refused.contains(said), "{refused}");
@@ -560,7 +560,7 @@ async fn a_folder_of_the_first_format_is_taken_up_and_from_then_on_is_of_the_pre
     fs::write(&format, "1\n").unwrap();
     let store = folder(directory.path()).unwrap();
     assert!(knows(&store, "a").await);
-    assert_eq!(fs::read_to_string(&format).unwrap(), "2\n", "an earlier program keeps away from what is written now");
+    assert_eq!(fs::read_to_string(&format).unwrap(), "3\n", "an earlier program keeps away from what is written now");
     store.commit(put("b"), T0).await.unwrap();
     drop(store);
     let store = folder(directory.path()).unwrap();
@@ -731,6 +731,80 @@ async fn a_copy_is_not_had_of_a_disk_that_fails() {
     store.commit(put("a"), T0).await.unwrap();
     writer.turn(T0);
     assert!(store.copy().await.is_err());
+}
+
+// ------------------------------------------------------------------------------------------------ seals
+
+/// Every byte below a folder.
+fn bytes_below(path: &Path) -> Vec<u8> {
+    let read = |entry: fs::DirEntry| {
+        let path = entry.path();
+        if path.is_dir() { bytes_below(&path) } else { fs::read(path).unwrap() }
+    };
+    fs::read_dir(path).unwrap().flat_map(|entry| read(entry.unwrap())).collect()
+}
+
+#[tokio::test]
+async fn a_sealed_request_is_nowhere_on_the_disk_and_opens_with_its_key_only() {
+    let directory = tempfile::tempdir().unwrap();
+    let (old, new) = ([7; 32], [8; 32]);
+    let open = |keys: &[[u8; 32]]| {
+        let options = Options { seals: Seals::of(keys).unwrap(), ..options(Durable::Outcome) };
+        Embedded::open(Box::new(Place::at(directory.path().to_owned())), options, T0)
+    };
+    let canary = |bytes: &[u8]| bytes.windows(12).filter(|window| window == b"what it said").count();
+    let review = |id| puts(delivery(id, "a", Phase::Review { since: T0, reason: Reason::Unknown }));
+    let said = async |store: &Embedded, id| {
+        let view = store.load(Want::Delivery(LeaseId(id)), T0).await.unwrap();
+        view.delivery(LeaseId(id)).map(|found| found.letter.request.body.clone())
+    };
+    let store = open(&[old]).unwrap();
+    store.commit(review(1), T0).await.unwrap();
+    store.commit(review(2), T0).await.unwrap();
+    let gone = Transition { deliveries: vec![Change::Remove(LeaseId(2), 1)], ..Transition::default() };
+    store.commit(gone, T0).await.unwrap();
+    let copied = stream(&store).await;
+    drop(store);
+    assert_eq!((canary(&bytes_below(directory.path())), canary(&copied)), (0, 0));
+    for keys in [&[][..], &[new]] {
+        let refused = open(keys).map(drop).unwrap_err().to_string();
+        assert!(refused.contains("`store.keys`"), "{refused}");
+    }
+    // A new key before the old one: what is there is sealed anew, and then the old one may go.
+    let store = open(&[new, old]).unwrap();
+    assert_eq!(said(&store, 1).await.unwrap(), Bytes::from_static(b"\0what it said\xff"));
+    drop(store);
+    let store = open(&[new]).unwrap();
+    assert!(said(&store, 1).await.is_some());
+    drop(store);
+    assert_eq!(canary(&bytes_below(directory.path())), 0);
+    // Whoever sealed nothing finds it.
+    let plain = directory.path().join("plain");
+    let store = folder(&plain).unwrap();
+    store.commit(review(1), T0).await.unwrap();
+    drop(store);
+    assert!(canary(&bytes_below(&plain)) > 0, "the search can find something");
+}
+
+#[test]
+fn what_is_sealed_belongs_to_its_delivery_and_is_whole() {
+    let seals = Seals::of(&[[7; 32]]).unwrap();
+    let sealed = |id: &[u8]| {
+        let mut bytes = b"before\x01a delivery".to_vec();
+        seals.seal(id, &mut bytes, 6);
+        assert!(bytes.starts_with(b"before"));
+        bytes.split_off(6)
+    };
+    let one = sealed(b"1");
+    assert_eq!(seals.open(b"1", &one).unwrap().0, &b"\x01a delivery"[..]);
+    assert_ne!(sealed(b"1"), one, "no nonce is used twice");
+    assert!(seals.open(b"2", &one).is_err(), "it is no other's");
+    for at in 0..one.len() {
+        let mut flipped = one.clone();
+        flipped[at] ^= 1;
+        assert!(at == 0 || seals.open(b"1", &flipped).is_err(), "{at}");
+        assert!(seals.open(b"1", &one[..at]).is_err() || at == 0, "{at}");
+    }
 }
 
 // ------------------------------------------------------------------------------------------------ records

@@ -15,6 +15,7 @@ use super::{
     disk::{Disk, DiskError, Group, Medium, Space, TAIL},
     noted::Noted,
     record::{self, Damaged, Lease, Rest, Tail},
+    seal::Seals,
 };
 use crate::{
     callback::{Answer, Key},
@@ -119,7 +120,7 @@ impl Writer {
     }
 
     fn open_anew(&mut self, mut now: Timestamp) {
-        let mut options = self.shared.options;
+        let mut options = self.shared.options.clone();
         let start = {
             let inner = self.shared.lock();
             // As many as the configuration says by now.
@@ -266,7 +267,10 @@ pub(super) struct Found {
 struct Records {
     tail: Tail,
     policies: HashMap<Key, Arc<Policy>>,
+    seals: Seals,
     deliveries: Vec<Delivery>,
+    /// Those that are not kept as they would be written now.
+    stale: Vec<LeaseId>,
     leases: HashMap<LeaseId, Lease>,
     history: VecDeque<u64>,
     answers: HashSet<Arc<Answer>>,
@@ -279,13 +283,15 @@ const MOST_ANSWERS: usize = 1024;
 pub(super) fn read(disk: &mut dyn Disk, options: &Options, now: Timestamp, start: &Start) -> Result<Found, DiskError> {
     // Versions of an earlier life are not met again.
     let mut state = State::beginning_at(options.bounds, now.as_millis() << 20);
-    let mut records = Records::default();
+    let mut records = Records { seals: options.seals.clone(), ..Records::default() };
     disk.read(&mut |space, key, bytes| records.take(space, key, bytes, &mut state))?;
     let now = records.tail.next().max(now);
     state.sort_names();
     state.count_lines_from(records.tail.line);
     let last_line = state.last_line();
-    let mut noted = Noted::default();
+    let mut noted = Noted::sealed_with(options.seals.clone());
+    // Sealed anew, with the key that seals now.
+    records.stale.iter().for_each(|id| noted.delivery(*id));
     for delivery in mem::take(&mut records.deliveries) {
         take_up_delivery(delivery, &mut records.leases, options, now, start, &mut state, &mut noted);
     }
@@ -315,7 +321,11 @@ impl Records {
             }
             Space::Deliveries => {
                 let id = LeaseId(record::read_number(key)?);
-                self.deliveries.push(record::read_delivery(id, bytes, |key| self.policies.get(&key).cloned())?);
+                let (opened, is_as_now) = self.seals.open(key, bytes)?;
+                if !is_as_now {
+                    self.stale.push(id);
+                }
+                self.deliveries.push(record::read_delivery(id, &opened, |key| self.policies.get(&key).cloned())?);
             }
             Space::Leases => {
                 self.leases.insert(LeaseId(record::read_number(key)?), record::read_lease(bytes)?);
