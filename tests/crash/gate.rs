@@ -5,7 +5,11 @@ use std::{
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{Arc, Mutex, mpsc},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+        mpsc,
+    },
     thread,
     time::Duration,
 };
@@ -30,11 +34,24 @@ pub struct Setup {
 /// A gate that runs.
 pub struct Gate(Child);
 
+/// An address for one gate after another. The system gives its port to nobody who asks for any, listener or caller: those
+/// ports lie higher.
+fn lasting_address() -> SocketAddr {
+    static TRIED: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let nth = TRIED.fetch_add(1, Ordering::Relaxed);
+        let port = 10_000 + std::process::id().wrapping_mul(7919).wrapping_add(nth) % 20_000;
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port as u16)) {
+            return listener.local_addr().unwrap();
+        }
+        assert!(nth < 20_000, "no port is free");
+    }
+}
+
 impl Setup {
     /// A gate with its store in `store`, before the app at `app`; its configuration stands in `directory`.
     pub fn new(directory: &Path, store: &Path, app: SocketAddr, durable: &str) -> Self {
-        // Held by nobody between two gates, but given to nobody else who asks for any port.
-        let [address, admin] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+        let [address, admin] = [(); 2].map(|()| lasting_address());
         let config = directory.join("config.toml");
         let text = format!(
             "gateway.listen = ['{address}']\ngateway.threads = 1\nupstream.url = 'http://{app}'\nadmin.listen = '{admin}'\n\
