@@ -65,6 +65,12 @@ impl Setup {
         Self { config, address, admin, wrapper: Vec::new(), store: store.to_owned(), log: Arc::default() }
     }
 
+    /// Adds this to its rule.
+    pub fn says(&self, keys: &str) {
+        let text = std::fs::read_to_string(&self.config).unwrap();
+        std::fs::write(&self.config, format!("{text}{keys}\n")).unwrap();
+    }
+
     /// Starts it, and waits until it stands.
     pub fn start(&self) -> Gate {
         self.try_start().unwrap_or_else(|log| panic!("the gate does not stand:\n{log}"))

@@ -28,12 +28,22 @@ use super::{
 
 #[test]
 fn killed_at_any_moment_it_loses_nothing_that_was_acknowledged_and_repeats_only_what_it_calls_unknown() {
+    killed_again_and_again("answer = 'upstream'");
+}
+
+#[test]
+fn what_was_acknowledged_before_the_app_had_it_survives_the_kill_and_arrives() {
+    killed_again_and_again("answer = 'accept'");
+}
+
+fn killed_again_and_again(rule: &str) {
     let seed = u64::from(std::process::id());
     eprintln!("seed {seed}");
     for (nth, durable) in ["outcome", "claim"].into_iter().enumerate() {
         let directory = tempfile::tempdir().unwrap();
         let app = App::start();
         let setup = Setup::new(directory.path(), &directory.path().join("data"), app.address, durable);
+        setup.says(rule);
         let mut gate = setup.start();
         let mut providers = Providers::start(12, setup.address, seed + nth as u64);
         let mut chance = Chance(seed);

@@ -68,6 +68,8 @@ async fn what_an_app_that_is_down_has_missed_arrives_when_it_is_back() {
     is_acknowledged(&gate.ask(event("p1", "e1")).await, "first");
     gate.until("it was tried in vain", || gate.figure("upstream_connects_total{result=\"failed\"}") >= 2.0).await;
     is_acknowledged(&gate.ask(event("p1", "e1")).await, "joined");
+    let ready = gate.admin("/readyz").await;
+    assert!(ready.body.starts_with("ready\nqueue: 1 acknowledged and not in the app yet"), "{ready:?}");
     let mut app = app.open();
     let visit = app.next().await;
     assert!(visit.body.contains("p1e1"));
@@ -77,6 +79,29 @@ async fn what_an_app_that_is_down_has_missed_arrives_when_it_is_back() {
     visit.answer(BRACKETS);
     gate.until("it is settled", || gate.figure(ACCEPTED) >= 1.0).await;
     assert!(app.is_quiet());
+}
+
+#[tokio::test]
+async fn an_app_that_is_down_is_left_alone_and_found_again_by_itself() {
+    let app = Closed::new();
+    let (gate, _folder) = gate(&app.url(), "[[rule]]\npath = '/back'\nchannel = 'return'").await;
+    for payment in 1..=5 {
+        assert_eq!(gate.ask(event(&format!("p{payment}"), "e1")).await.status(), 502);
+    }
+    let told = gate.ask(event("p6", "e1")).await;
+    assert_eq!((told.status(), told.decision()), (503, "first"));
+    assert!(!told.head.all("retry-after").is_empty(), "{told:?}");
+    assert!(gate.admin("/readyz").await.body.contains("app: it seems to be down"));
+    assert_eq!(gate.figure("upstream_kept_back_total"), 1.0);
+    let back = "GET /back HTTP/1.1\r\nHost: pay.example\r\nConnection: close\r\n\r\n";
+    assert_eq!(gate.ask(back).await.status(), 502, "a payer goes and sees");
+    let _seen = app.open().answer_all(BRACKETS);
+    assert_eq!(gate.ask(back).await.status(), 200);
+    assert_eq!(gate.ask(event("p6", "e1")).await.status(), 200, "the payer was answered, so one may try");
+    for payment in ["p7", "p8"] {
+        assert_eq!(gate.ask(event(payment, "e1")).await.status(), 200);
+    }
+    assert!(!gate.admin("/readyz").await.body.contains("app:"));
 }
 
 #[tokio::test]
