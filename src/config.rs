@@ -15,7 +15,6 @@ mod windows;
 use std::{
     cell::RefCell,
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 pub use self::{
@@ -72,8 +71,7 @@ impl Config {
     /// Whom to ask what has become of payments.
     #[must_use]
     pub fn apis(&self) -> Apis {
-        let asked = |options: &ProviderOptions| Some((options.provider.name, Arc::clone(options.api.as_ref()?)));
-        self.providers.iter().filter_map(asked).collect()
+        provider::apis(&self.providers)
     }
 
     /// What a provider's callbacks may be signed with, if anything is configured.
@@ -217,7 +215,7 @@ fn read(preset: Option<&'static str>, mut documents: Vec<Document>, world: &Worl
     rules::check_engine(&rules, &store.engine, report);
     report.effective.extend(rules::defaults(&base));
     let configured: Vec<_> = providers.iter().map(|options| options.provider).collect();
-    windows::check(&rules, &base, &configured, world, report);
+    windows::check(&rules, &base, &configured, &provider::apis(&providers), world, report);
     provider::check_addresses(&providers, gateway.public_url.as_deref(), report);
     providers.iter_mut().for_each(|options| options.at(gateway.public_url.as_deref()));
     Config {

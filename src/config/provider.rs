@@ -15,7 +15,7 @@ use crate::{
     provider::{
         PROVIDERS,
         contract::{Keyring, Provider, Scheme, Secret, SecretKind, Settings, Signing},
-        inquiry::Api,
+        inquiry::{Api, Apis},
         signature::{Certificate, VerifyingKey},
     },
     watch::Content,
@@ -97,6 +97,12 @@ impl ProviderOptions {
     pub fn at(&mut self, public_url: Option<&str>) {
         self.keyring.settings.public_url = public_url.map(str::to_owned);
     }
+}
+
+/// Whom to ask, of these.
+pub fn apis(providers: &[ProviderOptions]) -> Apis {
+    let asked = |options: &ProviderOptions| Some((options.provider.name, Arc::clone(options.api.as_ref()?)));
+    providers.iter().filter_map(asked).collect()
 }
 
 /// Reads every `[provider.NAME]`.

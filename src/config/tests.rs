@@ -663,6 +663,18 @@ fn what_can_be_read_by_others_or_does_nothing_is_warned_of() {
 }
 
 #[test]
+fn the_time_a_question_may_take_counts_as_held() {
+    let text = |more: &str| {
+        format!(
+            "[store]\nengine = 'memory'\n[[rule]]\npath = '/x'\nprovider = 'mollie'\nlinger = '8s'\nhold = '1s'\n[provider.mollie]\n{more}"
+        )
+    };
+    assert_eq!(warnings(&text("")), Vec::<String>::new());
+    let warned = warnings(&text("api_key_env = 'A'\napi_timeout = '7s'"));
+    assert!(warned.iter().any(|warning| warning.contains("make 15s, but mollie waits 15s")), "{warned:?}");
+}
+
+#[test]
 fn whom_to_ask_is_read_with_every_key_and_no_key_is_ever_shown() {
     let text = "[provider.mollie]\napi_key_env = 'A'\napi_keys = [{ env = 'A' }, { value = 'k2' }]\napi_timeout = '2s'";
     let config = load(text).into_config().expect("it is sound");

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     expression::Expression,
-    provider::contract::Provider,
+    provider::{contract::Provider, inquiry::Apis},
     rule::{ProviderChoice, Rule},
     transaction::policy::{AnswerBy, Policy},
 };
@@ -45,6 +45,7 @@ pub fn check(
     rules: &[Placed],
     base: &Policy,
     configured: &[&'static Provider],
+    apis: &Apis,
     world: &World<'_>,
     report: &mut Report,
 ) {
@@ -75,8 +76,12 @@ pub fn check(
             let met = own().filter(|other| may_meet(&other.rule, provider));
             met.filter_map(|other| other.rule.choices.linger).max().unwrap_or(base.linger)
         };
-        let wait =
-            |provider: &Provider| choices.hold.unwrap_or(base.hold) + choices.linger.unwrap_or_else(|| ahead(provider));
+        // It is asked about while it is held.
+        let held = |provider: &Provider| {
+            let asked = apis.get(provider.name).map_or(Duration::ZERO, |api| api.timeout);
+            choices.hold.unwrap_or(base.hold).max(asked)
+        };
+        let wait = |provider: &Provider| held(provider) + choices.linger.unwrap_or_else(|| ahead(provider));
         // Whoever hears our acknowledgement in time does not hang up.
         let acknowledges = choices.answer == Some(AnswerBy::Accept) || choices.answer_within.is_some();
         if !acknowledges

@@ -10,6 +10,7 @@ use crate::support::{
     process::{Process, oncegate},
     standing::{HOOK, NINJA, back, connect, heard, mollie, mollie_at, post},
     till::whole,
+    wire::soon,
 };
 
 const HASH: &str = "0123456789abcdef0123456789abcdef";
@@ -384,6 +385,60 @@ async fn what_is_to_be_asked_about_once_more_is_found_on_the_disk_and_goes_on() 
     visit.answer(BRACKETS);
     gate.says("it is delivered");
     assert_eq!(heard(tells(&gate).await).await.decision(), "replayed");
+}
+
+#[tokio::test]
+async fn a_gate_that_dies_while_it_asks_leaves_the_webhook_to_its_redelivery() {
+    let (till, mut office) = (Till::open().await, Office::open().await);
+    till.knows("tr_1", "paid", HASH);
+    till.takes(Duration::from_secs(60));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    let store = format!("[store]\nengine = 'embedded'\npath = '{}'\n", path.display());
+    let more = format!("{NINJA}{}{store}", till.asked_with(&["test_a"], ""));
+    let gate = Process::start(&office.url(), &more);
+    let mut cut = connect(gate.address).await;
+    cut.write(mollie("tr_1")).await;
+    let asked = async {
+        while till.asked().is_empty() {
+            tokio::time::sleep(ms(5)).await;
+        }
+    };
+    soon(asked).await;
+    gate.signal("KILL");
+    gate.end().await;
+    till.takes(Duration::ZERO);
+    let gate = Process::start(&office.url(), &more);
+    let mut again = connect(gate.address).await;
+    again.write(mollie("tr_1")).await;
+    office.next().await.answer(BRACKETS);
+    assert_eq!(heard(again).await.decision(), "first");
+    assert!(office.is_quiet());
+}
+
+#[tokio::test]
+async fn what_is_acknowledged_at_once_is_asked_about_first_and_delivered_once_for_each_change() {
+    let (till, mut office) = (Till::open().await, Office::open().await);
+    till.knows("tr_1", "paid", HASH);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    let store = format!("[store]\nengine = 'embedded'\npath = '{}'\n", path.display());
+    let accept = NINJA.replace("hold = '0s'", "hold = '0s'\nanswer = 'accept'");
+    let gate = Standing::before(&office.url(), &format!("{accept}{}{store}", till.asked_with(&["test_a"], ""))).await;
+    for change in 0..3 {
+        till.refunded("tr_1", &format!("{change}.00"), &["re_1", "re_2"][..change.min(2)]);
+        let told = gate.ask(mollie("tr_1")).await;
+        assert_eq!((told.status(), told.decision()), (200, if change == 0 { "first" } else { "new_state" }));
+        let visit = office.next().await;
+        // The app has not answered yet, and whoever tells it again is acknowledged as well.
+        assert_eq!(gate.ask(mollie("tr_1")).await.decision(), "joined");
+        visit.answer(BRACKETS);
+        let accepted = f64::from(u32::try_from(change).unwrap() + 1);
+        let series = "deliveries_total{provider=\"mollie\",outcome=\"accepted\"}";
+        gate.until("the app has it", || gate.figure(series) == accepted).await;
+        assert_eq!(gate.ask(mollie("tr_1")).await.decision(), "replayed");
+    }
+    assert!(office.is_quiet());
 }
 
 #[tokio::test]
