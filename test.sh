@@ -6,6 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 notes=()
 passed=0
 
+# `--sdk` also asks the providers' own libraries.
 main() {
   set_up
   step "format" cargo fmt --check
@@ -14,6 +15,7 @@ main() {
   step "what may come into the house" cargo deny --locked --log-level error check --hide-inclusion-graph bans licenses sources
   step "known weaknesses of dependencies" advisories
   step "tests" tests
+  [ "${1-}" != --sdk ] || step "the providers' own libraries (from the network)" libraries
   for note in "${notes[@]}"; do echo "note: $note"; done
   echo "All green: $passed tests passed, in $SECONDS s."
 }
@@ -32,7 +34,7 @@ set_up() {
   has cc || need gcc libc6-dev
   has php || need php-cli
   has node || need nodejs
-  has python3 || need python3
+  { has python3 && python3 -c 'import ensurepip'; } 2>/dev/null || need python3 python3-venv
   # The store is tried on disks that are cut off, broken, or not synced at all.
   has mkfs.xfs || need xfsprogs
   has eatmydata || need eatmydata
@@ -117,6 +119,15 @@ tests() {
   # The sums that the runners themselves give at their end.
   passed=$(grep -E '^ *Summary |^test result: ' "$told" | grep -oE '[0-9]+ passed' | awk '{ sum += $1 } END { print sum + 0 }')
   rm "$told"
+}
+
+# Asked for only, for it needs the network: packages of others are run, in a Python of their own.
+libraries() {
+  local python
+  python=$(mktemp -d)
+  python3 -m venv "$python"
+  "$python/bin/python" tests/sdk/cross.py "${CARGO_TARGET_DIR:-$PWD/target}/debug/oncegate"
+  rm -r "$python"
 }
 
 step() {
