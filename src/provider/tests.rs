@@ -8,7 +8,7 @@ use std::{
 };
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
-use proptest::prelude::*;
+use proptest::{prelude::*, sample::Index};
 use serde_json::Value;
 
 use super::{contract::*, extract::*, *};
@@ -389,6 +389,153 @@ proptest! {
             let reader = Reader::new(&request.view(), Dialect::Strict);
             let verdict = p.scheme.check(&reader, keyring, Timestamp::default());
             prop_assert_ne!(verdict, Signature::Valid);
+        }
+    }
+}
+
+/// One change to a body; where, is a part of what there is.
+#[derive(Clone, Debug)]
+enum Change {
+    /// Another value behind a `:`, `=` or `>`.
+    Value(Index, &'static str),
+    Insert(Index, &'static str),
+    Set(Index, u8),
+    Repeat(Index, Index),
+    Remove(Index, Index),
+}
+
+impl Change {
+    fn any() -> impl Strategy<Value = Self> {
+        let (place, text) = (any::<Index>, || prop::sample::select(ODD));
+        prop_oneof![
+            4 => (place(), text()).prop_map(|(at, text)| Self::Value(at, text)),
+            1 => (place(), text()).prop_map(|(at, text)| Self::Insert(at, text)),
+            1 => (place(), any::<u8>()).prop_map(|(at, byte)| Self::Set(at, byte)),
+            1 => (place(), place()).prop_map(|(from, to)| Self::Repeat(from, to)),
+            1 => (place(), place()).prop_map(|(from, to)| Self::Remove(from, to)),
+        ]
+    }
+
+    fn apply(&self, body: &mut Vec<u8>) {
+        if body.is_empty() {
+            return;
+        }
+        let span = |from: &Index, to: &Index| {
+            let (one, other) = (from.index(body.len()), to.index(body.len()));
+            one.min(other)..one.max(other)
+        };
+        match self {
+            Self::Value(at, text) => {
+                let places: Vec<_> = (0..body.len()).filter(|at| matches!(body[*at], b':' | b'=' | b'>')).collect();
+                let Some(begin) = (!places.is_empty()).then(|| places[at.index(places.len())] + 1) else { return };
+                let end = body[begin..].iter().position(|byte| matches!(byte, b',' | b'}' | b'&' | b'<'));
+                drop(body.splice(begin..end.map_or(body.len(), |end| begin + end), text.bytes()));
+            }
+            Self::Insert(at, text) => {
+                let at = at.index(body.len() + 1);
+                drop(body.splice(at..at, text.bytes()));
+            }
+            Self::Set(at, byte) => {
+                let at = at.index(body.len());
+                body[at] = *byte;
+            }
+            Self::Repeat(from, to) => {
+                let again = body[span(from, to)].to_vec();
+                let at = from.index(body.len());
+                drop(body.splice(at..at, again));
+            }
+            Self::Remove(from, to) => drop(body.drain(span(from, to))),
+        }
+    }
+}
+
+/// What stands where something else is expected.
+const ODD: &[&str] = &[
+    " ",
+    "\n",
+    "null",
+    "true",
+    "{}",
+    "[]",
+    "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[",
+    "\"\"",
+    "\" \"",
+    "\"\\ud800\"",
+    "\"\\u0000\"",
+    "1e999",
+    "-0",
+    "1.50",
+    "-1",
+    "99999999999999999999999999999999",
+    "0000000000000000",
+    "\"id\":\"tr_1\",",
+    "&id=1",
+    "%",
+    "%00",
+    "%ff",
+    "+",
+    "é",
+    "\u{feff}",
+    "<a>",
+    "</a>",
+    "]]>",
+    "<![CDATA[",
+    "&#x10ffff;",
+    "&#xd800;",
+    "&amp;",
+    "====",
+    "A",
+];
+
+/// Every fixture, and whether its signature is good and covers its bytes.
+static RECORDED: LazyLock<Vec<(&'static Provider, Request, Timestamp, bool)>> = LazyLock::new(|| {
+    let of = |p: &&'static Provider| {
+        let all = expected(p);
+        let files = all["files"].as_object().unwrap();
+        let one = |(name, file): (&String, &Value)| {
+            let request = parse(&fs::read(fixtures(p.name).join(name)).unwrap());
+            let json = request.headers.get("content-type").is_some_and(|kind| kind.as_bytes().ends_with(b"json"));
+            let covered = file["signature"] == "valid" && json && all["body_is_signed"] != false;
+            (*p, request, if file["at"].is_null() { at(&all) } else { at(file) }, covered)
+        };
+        files.iter().map(one).collect::<Vec<_>>()
+    };
+    PROVIDERS.iter().filter(|p| p.name != "generic").flat_map(of).collect()
+});
+
+/// Some thousands, unless `PROPTEST_CASES` asks for more.
+fn many() -> ProptestConfig {
+    let usual = ProptestConfig::default();
+    let cases = if std::env::var_os("PROPTEST_CASES").is_some() { usual.cases } else { 2000 };
+    ProptestConfig { cases, failure_persistence: None, ..usual }
+}
+
+proptest! {
+    #![proptest_config(many())]
+
+    #[test]
+    fn whatever_is_changed_in_a_callback_nobody_panics_and_no_signature_fits_any_more(
+        which in any::<Index>(),
+        changes in proptest::collection::vec(Change::any(), 1..4),
+        same_twice in any::<bool>(),
+    ) {
+        let (owner, recorded, now, covered) = &RECORDED[which.index(RECORDED.len())];
+        let mut body = recorded.body.clone();
+        changes.iter().for_each(|change| change.apply(&mut body));
+        if same_twice {
+            changes.iter().for_each(|change| change.apply(&mut body));
+        }
+        let view = RequestView { body: &body, ..recorded.view() };
+        for dialect in [Dialect::Strict, Dialect::Php] {
+            let reader = Reader::new(&view, dialect);
+            let whose = recognise(&reader);
+            for p in [Some(*owner), whose].into_iter().flatten() {
+                if let Ok(events) = (p.events)(&reader, &KEYRINGS[p.name]) {
+                    prop_assert!(!events.is_empty() && events.iter().all(|event| !event.reference.is_empty()));
+                }
+            }
+            let verdict = owner.scheme.check(&reader, &KEYRINGS[owner.name], *now);
+            prop_assert!(!covered || body == recorded.body || verdict != Signature::Valid, "{} {verdict:?}", owner.name);
         }
     }
 }

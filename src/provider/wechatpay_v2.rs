@@ -188,3 +188,14 @@ fn check(reader: &Reader<'_>, keyring: &Keyring) -> Signature {
         }
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    proptest::proptest! {
+        #[test]
+        fn whatever_is_encrypted_is_opened_without_a_panic(sealed in proptest::collection::vec(0_u8.., 0..100)) {
+            let whole = &sealed[..sealed.len() / 16 * 16];
+            let _ = (super::unsealed(&sealed, b"key"), super::unsealed(whole, b"key"));
+        }
+    }
+}
