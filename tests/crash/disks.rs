@@ -88,13 +88,39 @@ fn a_disk_that_is_gone_and_comes_back_is_used_again() {
         Ok(drive) => drive,
         Err(why) => return eprintln!("NOT TRIED: {why}"),
     };
-    let returns = || {
-        run(&["umount", "-l", &drive.mount.display().to_string()]).unwrap();
-        // The gate lets go of the last file when it tries to open the disk anew.
-        until("the disk is free", || drive.is_free());
-        drive.mount().unwrap();
+    survives(directory.path(), &drive.mount.join("data"), || drive.cut().unwrap(), || returns(&drive));
+}
+
+/// It is mounted anew.
+fn returns(drive: &Drive) {
+    run(&["umount", "-l", &drive.mount.display().to_string()]).unwrap();
+    // The gate lets go of the last file when it tries to open the disk anew.
+    until("the disk is free", || drive.is_free());
+    drive.mount().unwrap();
+}
+
+#[test]
+fn a_disk_that_the_system_makes_read_only_over_an_error_is_used_again_when_it_can_be_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let drive = match Drive::with("ext4", directory.path()) {
+        Ok(drive) => drive,
+        Err(why) => return eprintln!("NOT TRIED: {why}"),
     };
-    survives(directory.path(), &drive.mount.join("data"), || drive.cut().unwrap(), returns);
+    let mounted = drive.mount.display().to_string();
+    if let Err(why) = run(&["mount", "-o", "remount,errors=remount-ro", &mounted]) {
+        return eprintln!("NOT TRIED: {why}");
+    }
+    let Some(trigger) = drive.device().map(|device| format!("/sys/fs/ext4/{device}/trigger_fs_error")) else {
+        return eprintln!("NOT TRIED: nobody knows which device it is");
+    };
+    if !Path::new(&trigger).exists() {
+        return eprintln!("NOT TRIED: this system makes no errors to order");
+    }
+    let errs = || {
+        fs::write(&trigger, "for a trial").unwrap();
+        assert!(fs::write(drive.mount.join("other"), "").is_err(), "it is read-only");
+    };
+    survives(directory.path(), &drive.mount.join("data"), errs, || returns(&drive));
 }
 
 #[test]

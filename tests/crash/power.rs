@@ -42,6 +42,13 @@ impl Drive {
         panic!("{path} can't be unmounted");
     }
 
+    /// The name of the loop device.
+    pub fn device(&self) -> Option<String> {
+        let said = Command::new("losetup").args(["-n", "-O", "NAME", "-j"]).arg(&self.image).output().ok()?;
+        let name = String::from_utf8(said.stdout).ok()?;
+        Some(name.trim().strip_prefix("/dev/")?.to_owned())
+    }
+
     /// Whether nobody uses it any more.
     pub fn is_free(&self) -> bool {
         let used = Command::new("losetup").arg("-j").arg(&self.image).output();
