@@ -112,6 +112,11 @@ impl Setup {
 }
 
 impl Gate {
+    /// Whether it has come to an end.
+    pub fn is_over(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_some()
+    }
+
     /// As the system kills what it has no memory for.
     pub fn kill(&mut self) {
         _ = self.0.kill();

@@ -23,6 +23,7 @@ use super::{
     app::App,
     cycles,
     gate::{Gate, PATIENCE, Setup},
+    power::run,
     providers::{Providers, say},
 };
 
@@ -58,6 +59,47 @@ fn killed_again_and_again(rule: &str) {
         let faults = faults(&app, &providers, &setup, gate);
         assert!(faults.is_empty(), "{}", faults.join("\n"));
     }
+}
+
+/// What changes the disk, and what others see.
+const CALLS: &str =
+    "write,writev,pwrite64,fdatasync,fsync,ftruncate,rename,unlink,link,mkdir,sendto,sendmsg,recvfrom,connect,accept4";
+
+#[test]
+fn killed_at_a_system_call_it_loses_nothing_that_was_acknowledged_wherever_that_is() {
+    if let Err(why) = run(&["strace", "-o", "/dev/null", "true"]) {
+        return eprintln!("NOT TRIED: {why}");
+    }
+    let seed = u64::from(std::process::id());
+    eprintln!("seed {seed}");
+    let directory = tempfile::tempdir().unwrap();
+    let app = App::start();
+    let mut setup = Setup::new(directory.path(), &directory.path().join("data"), app.address, "outcome");
+    let gate = setup.start();
+    let mut providers = Providers::start(4, setup.address, seed);
+    providers.go_on(60);
+    drop(gate);
+    let (mut chance, mut killed) = (Chance(seed), 0);
+    let (trace, count) = (format!("trace={CALLS}"), cycles(5));
+    for _ in 0..count {
+        // Each thread counts for itself: the one that speaks, and the one that writes.
+        let inject = format!("inject={CALLS}:signal=KILL:when={}", 1 + chance.below(160));
+        setup.wrapper =
+            ["strace", "-D", "-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject].map(str::to_owned).into();
+        match setup.try_start() {
+            Ok(mut gate) => {
+                providers.go_on(40);
+                killed += usize::from(gate.is_over());
+            }
+            Err(_) => killed += 1,
+        }
+    }
+    setup.wrapper.clear();
+    let gate = setup.start();
+    providers.stop();
+    let faults = faults(&app, &providers, &setup, gate);
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    assert!(killed > 0, "{killed} of {count} were killed at a call");
 }
 
 /// Every event that was acknowledged came to the app and is remembered, and none came again but as often as the gate
