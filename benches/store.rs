@@ -140,8 +140,13 @@ fn settled(n: u64) -> (Key, Transaction) {
         body: Some((*b"[]").into()),
     };
     let expires = NOW.after(Duration::from_secs(86_400));
-    let claim =
-        Claim { identity: key, fate: Fate::Settled { answer: Arc::new(answer), expires }, told: 0, window: None };
+    let claim = Claim {
+        identity: key,
+        fate: Fate::Settled { answer: Arc::new(answer), expires },
+        told: 0,
+        window: None,
+        rode: None,
+    };
     (key, Transaction { version: 0, claims: vec![claim], final_state_seen: true })
 }
 

@@ -70,7 +70,7 @@ fn delivery(id: u64, transaction: &str, phase: Phase) -> Delivery {
 }
 
 fn transaction(fate: Fate) -> Transaction {
-    let claim = Claim { identity: key("identity"), fate, told: 0, window: None };
+    let claim = Claim { identity: key("identity"), fate, told: 0, window: None, rode: None };
     Transaction { claims: vec![claim], ..Transaction::default() }
 }
 

@@ -3,12 +3,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque, hash_map::Entry},
     ops::Bound,
+    sync::Arc,
     time::Duration,
 };
 
 use super::{CommitError, Counts, Due, Lines, Want};
 use crate::{
-    callback::Key,
+    callback::{Answer, Key},
     spread::Spread,
     time::Timestamp,
     transaction::{
@@ -111,6 +112,7 @@ struct Kept {
 #[derive(Debug)]
 struct Rest {
     window: Option<Box<Window>>,
+    rode: Option<Arc<Answer>>,
     more: Vec<Claim>,
 }
 
@@ -119,16 +121,18 @@ impl Kept {
     fn pack(transaction: Transaction, noted: u32) -> Option<Box<Self>> {
         let Transaction { version, claims, final_state_seen } = transaction;
         let mut more = claims.into_iter();
-        let Claim { identity, fate, told, window } = more.next()?;
-        let plain = window.is_none() && more.len() == 0;
-        let rest = (!plain).then(|| Box::new(Rest { window, more: more.collect() }));
+        let Claim { identity, fate, told, window, rode } = more.next()?;
+        let plain = window.is_none() && rode.is_none() && more.len() == 0;
+        let rest = (!plain).then(|| Box::new(Rest { window, rode, more: more.collect() }));
         Some(Box::new(Self { version, noted, final_state_seen, identity, fate, told, rest }))
     }
 
     fn unpack(&self) -> Transaction {
-        let (window, more) = self.rest.as_ref().map_or((None, &[][..]), |rest| (rest.window.clone(), &rest.more[..]));
+        let rest = self.rest.as_deref();
+        let (window, rode) = rest.map_or((None, None), |rest| (rest.window.clone(), rest.rode.clone()));
+        let more = rest.map_or(&[][..], |rest| &rest.more);
         let mut claims = Vec::with_capacity(1 + more.len());
-        claims.push(Claim { identity: self.identity, fate: self.fate.clone(), told: self.told, window });
+        claims.push(Claim { identity: self.identity, fate: self.fate.clone(), told: self.told, window, rode });
         claims.extend_from_slice(more);
         Transaction { version: self.version, claims, final_state_seen: self.final_state_seen }
     }

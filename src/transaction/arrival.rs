@@ -478,6 +478,7 @@ fn deliver(
             fate: Fate::Pending(arrival.id),
             told: keys.told,
             window: keys.windowed.then(|| Box::new(Window { until: opened, next: None })),
+            rode: None,
         });
     }
     let why = findings[chosen].why;

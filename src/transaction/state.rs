@@ -73,6 +73,9 @@ pub struct Claim {
     pub told: u64,
     /// Only for an identity that says nothing of what happened.
     pub window: Option<Box<Window>>,
+    /// What the app answered when it took this with another delivery, while the one in which it is on its way still has to
+    /// go for the rest of it. Whatever comes of that, this has been accepted.
+    pub rode: Option<Arc<Answer>>,
 }
 
 impl Claim {

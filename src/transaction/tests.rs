@@ -1335,6 +1335,20 @@ fn what_nobody_was_told_of_is_its_senders_again_when_the_app_is_down() {
     assert_eq!(gate.tries(held, put_off(gate.now)), Err(Refused::OutOfTurn), "it has not asked to go");
 }
 
+#[test]
+fn what_rode_along_and_was_accepted_stays_so_when_the_delivery_it_first_came_in_fails() {
+    let mut gate = Gate::new(|policy| policy.hold = secs(0));
+    let (first, _) = gate.arrives(&[bare(), numbered("e2")]);
+    gate.does(first, Input::Sending);
+    let (second, decided) = gate.arrives(&[numbered("e2"), numbered("e0")]);
+    assert_eq!(decided.decisions, [Decision::Repeated, Decision::NewState]);
+    gate.does(second, Input::Sending).does(second, accepted(1));
+    assert_eq!(gate.phase(first).map(Phase::as_str), Some("in_flight"), "what tells nothing may be news");
+    gate.does(first, rejected(1));
+    assert_eq!(gate.comes(&numbered("e2")).1, Decision::Replayed);
+    assert_eq!(gate.comes(&bare()).1, Decision::NewState, "of this nobody has heard");
+}
+
 // ------------------------------------------------------------------------------------------------ shadow, retention
 
 #[test]

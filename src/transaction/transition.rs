@@ -325,21 +325,25 @@ impl Step<'_> {
                     told: event.told,
                     // The one it was taken for came to nothing; from here on it stands for itself.
                     window: event.windowed.then(|| Box::new(Window { until: window_ends, next: None })),
+                    rode: None,
                 });
             }
-            // What rode along is on its way in another delivery too; but the app has it now, whatever becomes of that one. One
-            // that may bring news of something else goes on as it is.
-            let tells_all = |delivery: &Delivery| delivery.letter.events.iter().all(|event| !event.windowed);
-            let rode = |claim: &Claim| match claim.fate {
-                Fate::Pending(own) => {
-                    !event.windowed && claim.told == event.told && view.delivery(own).is_none_or(tells_all)
+            let Some(claim) = transaction.claim_mut(event.identity) else { continue };
+            let Fate::Pending(own) = claim.fate else { continue };
+            if own != id {
+                // What rode along is on its way in another delivery too; but the app has it now, whatever becomes of that one.
+                if event.windowed || claim.told != event.told {
+                    continue;
                 }
-                Fate::Settled { .. } => false,
-            };
-            let settles = |claim: &&mut Claim| claim.is_pending_in(id) || rode(claim);
-            let Some(claim) = transaction.claim_mut(event.identity).filter(settles) else { continue };
+                let tells_all = |delivery: &Delivery| delivery.letter.events.iter().all(|event| !event.windowed);
+                if !view.delivery(own).is_none_or(tells_all) {
+                    // It may bring news of something else, and goes on for that.
+                    claim.rode = Some(Arc::clone(answer));
+                    continue;
+                }
+            }
             let expires = claim.window.as_ref().map_or(retained, |window| window.until);
-            claim.fate = Fate::Settled { answer: Arc::clone(answer), expires };
+            (claim.fate, claim.rode) = (Fate::Settled { answer: Arc::clone(answer), expires }, None);
             if let Some(follower) = follower.filter(|next| next.phase == Phase::Held { until: Timestamp::NEVER }) {
                 self.look_again(follower);
             }
@@ -428,10 +432,14 @@ impl Step<'_> {
         let id = self.delivery.id;
         for event in &self.delivery.letter.clone().events {
             let claim = self.view.transaction(event.transaction).and_then(|t| t.claim(event.identity));
-            if !claim.is_some_and(|claim| claim.is_pending_in(id)) {
-                continue;
+            let Some(claim) = claim.filter(|claim| claim.is_pending_in(id)) else { continue };
+            let rode = claim.rode.clone();
+            let expires = self.now.after(self.delivery.letter.policy.retention);
+            let transaction = self.transaction(event.transaction);
+            match (transaction.claim_mut(event.identity), rode) {
+                (Some(claim), Some(answer)) => (claim.fate, claim.rode) = (Fate::Settled { answer, expires }, None),
+                _ => transaction.claims.retain(|claim| claim.identity != event.identity),
             }
-            self.transaction(event.transaction).claims.retain(|claim| claim.identity != event.identity);
         }
         self.let_later_ones_go();
         self.remove();

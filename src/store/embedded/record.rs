@@ -242,15 +242,20 @@ pub fn write_transaction(transaction: &Transaction, into: &mut Vec<u8>) {
     let mut pen = Pen(into);
     pen.bool(*final_state_seen);
     pen.all(claims, |pen, claim| {
-        let Claim { identity, fate, told, window } = claim;
+        let Claim { identity, fate, told, window, rode } = claim;
         pen.key(*identity);
         pen.u64(*told);
-        match fate {
-            Fate::Pending(delivery) => {
+        match (fate, rode) {
+            (Fate::Pending(delivery), None) => {
                 pen.u8(0);
                 pen.u64(delivery.0);
             }
-            Fate::Settled { answer, expires } => {
+            (Fate::Pending(delivery), Some(answer)) => {
+                pen.u8(2);
+                pen.u64(delivery.0);
+                write_answer(answer, pen);
+            }
+            (Fate::Settled { answer, expires }, _) => {
                 pen.u8(1);
                 pen.time(*expires);
                 write_answer(answer, pen);
@@ -273,11 +278,15 @@ pub fn read_transaction(record: &[u8], shared: &mut impl FnMut(Answer) -> Arc<An
         let final_state_seen = eye.bool()?;
         let claims = eye.all(|eye| {
             let (identity, told) = (eye.key()?, eye.u64()?);
-            let fate = match eye.u8()? {
-                0 => Fate::Pending(LeaseId(eye.u64()?)),
+            let (fate, rode) = match eye.u8()? {
+                0 => (Fate::Pending(LeaseId(eye.u64()?)), None),
                 1 => {
                     let expires = eye.time()?;
-                    Fate::Settled { answer: shared(read_answer(eye)?), expires }
+                    (Fate::Settled { answer: shared(read_answer(eye)?), expires }, None)
+                }
+                2 => {
+                    let delivery = LeaseId(eye.u64()?);
+                    (Fate::Pending(delivery), Some(shared(read_answer(eye)?)))
                 }
                 _ => return eye.damaged(),
             };
@@ -286,7 +295,7 @@ pub fn read_transaction(record: &[u8], shared: &mut impl FnMut(Answer) -> Arc<An
                 let next = eye.option(|eye| Ok(LeaseId(eye.u64()?)))?;
                 Ok(Box::new(Window { until, next }))
             })?;
-            Ok(Claim { identity, fate, told, window })
+            Ok(Claim { identity, fate, told, window, rode })
         })?;
         Ok(Transaction { version: 0, claims, final_state_seen })
     })

@@ -86,7 +86,7 @@ fn answer() -> Arc<Answer> {
 }
 
 fn transaction(fate: Fate) -> Transaction {
-    let claim = Claim { identity: key("identity"), fate, told: 7, window: None };
+    let claim = Claim { identity: key("identity"), fate, told: 7, window: None, rode: None };
     Transaction { claims: vec![claim], final_state_seen: true, version: 0 }
 }
 
@@ -838,7 +838,11 @@ fn every_record_is_read_as_it_was_written() {
     assert_eq!(format!("{:?}", record::read_policy(&bytes).unwrap()), format!("{policy:?}"));
     let window = Some(Box::new(Window { until: later(1), next: Some(LeaseId(4)) }));
     let mut written = settled();
-    written.claims.push(Claim { identity: key("b"), fate: Fate::Pending(LeaseId(3)), told: 0, window });
+    let Fate::Settled { answer, .. } = written.claims[0].fate.clone() else { panic!("it is settled") };
+    for (name, rode) in [("b", None), ("c", Some(answer))] {
+        let (fate, window) = (Fate::Pending(LeaseId(3)), window.clone());
+        written.claims.push(Claim { identity: key(name), fate, told: 0, window, rode });
+    }
     let mut bytes = Vec::new();
     record::write_transaction(&written, &mut bytes);
     assert_eq!(format!("{:?}", record::read_transaction(&bytes, &mut Arc::new).unwrap()), format!("{written:?}"));
