@@ -939,7 +939,9 @@ async fn person(dispatch: Arc<Dispatch<Shaky, Fake>>, world: Arc<World>) {
     loop {
         let pause = world.chance().millis(20_000);
         sleep(pause).await;
-        if *world.closing.lock().unwrap() {
+        let counts = dispatch.store.counts();
+        // With `order = "strict"` what he has resent may stand behind what came back to him.
+        if *world.closing.lock().unwrap() && counts.deliveries == counts.review {
             return;
         }
         let waiting = dispatch.store.reviews((Timestamp::EPOCH, LeaseId(0)), 100).await.unwrap();
