@@ -8,6 +8,8 @@ mod patience;
 pub mod reading;
 mod relay;
 mod repeat;
+mod reply;
+mod returned;
 
 use std::{
     net::IpAddr,
@@ -16,10 +18,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri,
-    header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, RETRY_AFTER},
-};
+use http::{HeaderMap, HeaderName, Method, Response, StatusCode, Uri};
 use tokio::time::{Instant, timeout_at};
 
 use self::{
@@ -28,26 +27,24 @@ use self::{
     noted::{Book, Noted},
     patience::{Patience, Waited},
     reading::{Reading, Rulebook, Whole, refused},
-    repeat::{Repeats, Turn},
+    repeat::Repeats,
+    reply::{DOWN, REFUSED, RETRYABLE, UNREADABLE, UNVERIFIED, plain, reply_ack, reply_of, reply_own, reply_with},
 };
 pub use self::{learning::Asked, relay::Relayed};
 use crate::{
-    callback::{Answer, Channel},
-    dispatch::{App, Dispatch, Full, Heard, SHUT, SendError, Sign, TOO_SLOW, Waiter, sign_of},
+    callback::Channel,
+    dispatch::{App, Dispatch, Heard, SHUT, Sign, Waiter, sign_of},
     inquiry::Inquiry,
     permit::{NoPermit, Permit},
-    provider::contract::Ack,
     rule::Route,
     store::{CommitError, Store, StoreError, Want},
     transaction::{
         arrival::{Arrival, Course, Decision, arrive},
         effect::{Ending, Input, Transition},
-        learned,
-        lock::{Claimed, LeaseId, LockName},
-        policy::{OnRepeatReturn, Treatment},
+        lock::LeaseId,
+        policy::Treatment,
         state::StoredRequest,
     },
-    upstream::is_hop_by_hop,
 };
 
 /// Every answer to a webhook says what was decided about it.
@@ -113,8 +110,6 @@ pub struct Intake<S, A> {
 
 /// How often a callback is decided anew because something came in between.
 const MOST_ROUNDS: usize = 1000;
-/// What a caller is asked to wait before he tries again.
-const RETRY_SECONDS: u64 = 10;
 
 impl<S: Store, A: App> Intake<S, A> {
     /// An intake that brings its callbacks to `dispatch`.
@@ -469,146 +464,6 @@ impl<S: Store, A: App> Intake<S, A> {
     fn going_down(&self, line: Noted<'_>) -> Reply<A::Body> {
         line.tell(&self.book, plain(StatusCode::SERVICE_UNAVAILABLE, RETRYABLE))
     }
-
-    /// A payer who comes back: waits his turn, goes to the app, and gets his own page.
-    async fn back(self: Arc<Self>, book: &Rulebook, route: &Route, received: Received) -> Reply<A::Body> {
-        let now = self.dispatch.clock_now();
-        let started = Instant::now();
-        let reading = Reading::of(route, &received.whole(), book, self.dispatch.clock.wall(now));
-        let mut line = Noted::new(&reading, received.source);
-        let why = match &reading.statements {
-            Err(why) => why.0.clone(),
-            Ok(_) if reading.claimed.names.is_empty() => "no name was found on it".to_owned(),
-            Ok(_) => "the payer comes back".to_owned(),
-        };
-        line.decision(Decision::Returned, why);
-        let policy = Arc::clone(&reading.policy);
-        let safe = matches!(received.method, Method::GET | Method::HEAD);
-        let mut turn = None;
-        if policy.on_repeat_return == OnRepeatReturn::Redirect && !safe && !reading.claimed.names.is_empty() {
-            match self.repeats.turn(&received, policy.return_wait).await {
-                Turn::First(first) => turn = Some(first),
-                Turn::Repeat(location) => {
-                    line.decision(Decision::Returned, "the same again: sent to where the first one was sent");
-                    return line.tell(&self.book, redirect(location));
-                }
-                Turn::Again => {}
-            }
-        }
-        let learns = !route.learn.is_empty();
-        let heed = learns.then(|| {
-            let asked = self.asked(book, Arc::clone(&route.learn), &received.method, &received.host, &received.headers);
-            asked.under(&reading.claimed.names)
-        });
-        let request = received.into_request();
-        let mut returned = Vec::new();
-        let mut permit = if policy.shadow {
-            None
-        } else {
-            let sessions = heed.as_ref().map_or(&[][..], |heed| &heed.sessions);
-            let claimed = self.resolved(&reading, sessions, safe, &mut returned).await;
-            // Who waits with a page in front of him may reload it; what he posts must not be lost.
-            let patience = safe.then_some(policy.return_wait);
-            match Permit::take(&self.dispatch, claimed, patience).await {
-                Ok(permit) => Some(permit),
-                Err(NoPermit::TooLong) => {
-                    line.decision(Decision::Returned, "waits its turn: a page that reloads itself");
-                    return line.tell(&self.book, waiting_page());
-                }
-                Err(error) => {
-                    line.decision(Decision::Overflow, error.to_string());
-                    return line.tell(&self.book, plain(StatusCode::SERVICE_UNAVAILABLE, BUSY));
-                }
-            }
-        };
-        self.dispatch.metrics.observe_lock_wait(Channel::Return, started.elapsed());
-        let connection = match self.dispatch.app.connect().await {
-            Ok(connection) => connection,
-            Err(why) => {
-                line.why = why.into();
-                return line.tell(&self.book, plain(StatusCode::BAD_GATEWAY, DOWN));
-            }
-        };
-        if let Some(permit) = &mut permit {
-            permit.sending(policy.quiet);
-        }
-        let asked = Instant::now();
-        let response = match self.dispatch.app.send(connection, &request, policy.timeout).await {
-            Ok(response) => response,
-            Err(error) => {
-                if let Some(heed) = &heed {
-                    // Whatever it began, nobody will hear under which name.
-                    Arc::clone(&self).learn(self.lessons(heed, StatusCode::BAD_GATEWAY, &HeaderMap::new())).await;
-                }
-                line.why = error.to_string().into();
-                let (status, text) = match (&error, permit) {
-                    (SendError::NotSent(_), Some(permit)) => {
-                        permit.not_sent();
-                        (StatusCode::BAD_GATEWAY, DOWN)
-                    }
-                    (SendError::NotSent(_), None) => (StatusCode::BAD_GATEWAY, DOWN),
-                    (SendError::Unknown(_), _) => (StatusCode::BAD_GATEWAY, BROKEN),
-                    (SendError::TooSlow, _) => (StatusCode::GATEWAY_TIMEOUT, SLOW),
-                };
-                return line.tell(&self.book, plain(status, text));
-            }
-        };
-        if let Some(heed) = &heed {
-            Arc::clone(&self).learn(self.lessons(heed, response.status(), response.headers())).await;
-        }
-        if !matches!(response.status(), StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT) {
-            self.dispatch.seen_alive();
-        }
-        if let Some(turn) = turn {
-            turn.accepted(response.status(), response.headers());
-        }
-        line.asked(asked.elapsed(), response.status());
-        line.end(&self.book, response.status());
-        match permit {
-            None => Reply::Streamed(response),
-            Some(permit) => {
-                let been_through = !response.status().is_server_error();
-                let returned = if been_through { returned } else { Vec::new() };
-                Reply::Relayed(relay::relay(response, permit, &policy, returned))
-            }
-        }
-    }
-}
-
-impl<S: Store, A: App> Intake<S, A> {
-    /// What a return must not overlap with, as far as it is known by now. `returned` are the names that are surely its own.
-    async fn resolved(
-        self: &Arc<Self>,
-        reading: &Reading,
-        sessions: &[LockName],
-        safe: bool,
-        returned: &mut Vec<LockName>,
-    ) -> Claimed {
-        let mut claimed = reading.claimed.clone();
-        let subjects: Vec<_> = claimed.names.iter().chain(sessions).copied().collect();
-        let now = self.dispatch.clock_now();
-        let view = self.dispatch.store.load(Want::Transactions(&[], &subjects), now).await.unwrap_or_default();
-        // Other names of the same payment; but it may have more of their kind, so nobody is told apart by it.
-        claimed.names.extend(view.linked);
-        returned.clone_from(&claimed.names);
-        // What a payer posts may begin something new, which has no name yet.
-        let joined = if safe { learned::joined(&reading.claimed.names, &view.begun) } else { Vec::new() };
-        if joined.is_empty() {
-            return claimed;
-        }
-        self.dispatch.metrics.count_joined("learned");
-        if let [name] = joined[..] {
-            returned.push(name);
-        }
-        for name in joined.into_iter().filter(|name| !reading.claimed.names.contains(name)) {
-            claimed.names.push(name);
-            claimed.kinds.push(name.kind);
-        }
-        if let (Some(own), false) = (reading.claimed.names.first(), sessions.is_empty()) {
-            self.note_came(sessions, own.key).await;
-        }
-        claimed
-    }
 }
 
 fn is_nothing(transition: &Transition) -> bool {
@@ -617,101 +472,4 @@ fn is_nothing(transition: &Transition) -> bool {
         && transition.locks.is_empty()
         && transition.links.is_empty()
         && transition.lessons.is_empty()
-}
-
-/// What a caller hears of a delivery; the header fields only where it is his own request that was answered.
-fn reply_of(heard: &Heard, own: bool) -> Response<Bytes> {
-    match (&heard.full, &heard.ending) {
-        (Some(full), _) if own => reply_full((**full).clone()),
-        (Some(full), _) => reply_with(&full.answer),
-        (None, Ending::Accepted(answer) | Ending::Rejected(answer) | Ending::Unknown(_, Some(answer))) => {
-            reply_with(answer)
-        }
-        (None, Ending::NotSent(why)) if why == SHUT => plain(StatusCode::SERVICE_UNAVAILABLE, DOWN),
-        (None, Ending::NotSent(_)) => plain(StatusCode::BAD_GATEWAY, DOWN),
-        (None, Ending::Unknown(why, None)) if why == TOO_SLOW => plain(StatusCode::GATEWAY_TIMEOUT, SLOW),
-        (None, Ending::Unknown(..)) => plain(StatusCode::BAD_GATEWAY, BROKEN),
-    }
-}
-
-/// What the caller hears whose own request was answered.
-fn reply_own(heard: Heard) -> Response<Bytes> {
-    match heard.full {
-        Some(full) => reply_full(Arc::unwrap_or_clone(full)),
-        None => reply_of(&heard, true),
-    }
-}
-
-fn reply_full(full: Full) -> Response<Bytes> {
-    let mut response = Response::new(full.body);
-    *response.status_mut() = full.answer.status;
-    *response.headers_mut() = full.headers;
-    // Fields that belong to the connection the answer came by, or to the framing that is made anew.
-    let headers = response.headers_mut();
-    let made_anew = |name: &str| is_hop_by_hop(name) || matches!(name, "content-length" | "trailer");
-    let doomed: Vec<HeaderName> = headers.keys().filter(|name| made_anew(name.as_str())).cloned().collect();
-    for name in doomed {
-        headers.remove(name);
-    }
-    response
-}
-
-fn reply_with(answer: &Answer) -> Response<Bytes> {
-    let body = answer.body.as_deref().map(Bytes::copy_from_slice).unwrap_or_default();
-    let mut response = Response::new(body);
-    *response.status_mut() = answer.status;
-    if let Some(Ok(content_type)) = answer.content_type.as_deref().map(HeaderValue::from_bytes) {
-        response.headers_mut().insert(CONTENT_TYPE, content_type);
-    }
-    response
-}
-
-fn reply_ack(ack: &Ack) -> Response<Bytes> {
-    let mut response = Response::new(Bytes::from_static(ack.body.as_bytes()));
-    *response.status_mut() = ack.status;
-    if let Some(content_type) = ack.content_type {
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    }
-    response
-}
-
-const RETRYABLE: &str = "This callback can't be taken now. Please send it again later.\n";
-const REFUSED: &str = "This callback has been dealt with before.\n";
-const UNVERIFIED: &str = "This callback can't be verified.\n";
-const UNREADABLE: &str = "No payment can be read from this callback.\n";
-const DOWN: &str = "The application behind this gateway could not be reached.\n";
-const SLOW: &str = "The application behind this gateway did not answer in time.\n";
-const BROKEN: &str = "The application behind this gateway broke off. It is not known whether it got the request.\n";
-const BUSY: &str = "Too much waits at this gateway. Please try again in a moment.\n";
-
-fn plain(status: StatusCode, body: &'static str) -> Response<Bytes> {
-    let mut response = Response::new(Bytes::from_static(body.as_bytes()));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if status.is_server_error() {
-        headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_SECONDS));
-    }
-    response
-}
-
-fn redirect(location: HeaderValue) -> Response<Bytes> {
-    let mut response = Response::new(Bytes::new());
-    *response.status_mut() = StatusCode::SEE_OTHER;
-    response.headers_mut().insert(LOCATION, location);
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
-}
-
-/// A page that asks for itself again, for a payer whose turn has not come.
-fn waiting_page() -> Response<Bytes> {
-    const PAGE: &str = "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta http-equiv=\"refresh\" content=\"2\">\
-        <title>One moment</title><p>Your payment is being confirmed. This page continues by itself.</p></html>\n";
-    let mut response = Response::new(Bytes::from_static(PAGE.as_bytes()));
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert("refresh", HeaderValue::from_static("2"));
-    response
 }

@@ -8,11 +8,10 @@ use std::{
 use http::StatusCode;
 
 use super::{
-    Intake, MOST_ROUNDS, RETRYABLE, Reply,
+    Intake, MOST_ROUNDS, Reply,
     noted::Noted,
-    plain,
     reading::{Reading, Rulebook},
-    reply_ack, reply_with,
+    reply::{RETRYABLE, plain, reply_ack, reply_with},
 };
 use crate::{
     callback::Key,
