@@ -26,6 +26,7 @@ use oncegate::{
     transaction::{
         effect::{Change, Durable, Transition},
         lock::{Claimed, Era, LeaseId},
+        money::{Money, Stage},
         policy::Policy,
         state::{Carried, Claim, Delivery, Fate, Letter, Phase, StoredRequest, Transaction},
     },
@@ -86,8 +87,15 @@ fn in_flight(id: u64) -> Transition {
     let request =
         StoredRequest { method: Method::POST, uri: Uri::from_static("/hook"), headers: HeaderMap::new(), body };
     let transaction = Key::of("bench").part("n", id.to_be_bytes()).finish();
-    let carried =
-        Carried { reference: "tr".into(), transaction, identity: transaction, windowed: false, told: 0, state: None };
+    let carried = Carried {
+        reference: "tr".into(),
+        transaction,
+        identity: transaction,
+        windowed: false,
+        told: 0,
+        state: None,
+        step: None,
+    };
     let letter = Letter {
         request: Arc::new(request),
         provider: "generic",
@@ -147,7 +155,7 @@ fn settled(n: u64) -> (Key, Transaction) {
         window: None,
         rode: None,
     };
-    (key, Transaction { version: 0, claims: vec![claim], final_state_seen: true })
+    (key, Transaction { version: 0, claims: vec![claim], money: Money { stage: Stage::Paid, paid: true } })
 }
 
 async fn a_million(path: &Path) -> Outcome {

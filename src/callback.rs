@@ -65,6 +65,35 @@ impl State {
     }
 }
 
+/// A finer step of a state, where the provider tells it and money turns on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Step {
+    /// `pending`: the money is reserved, and still the payer's.
+    Authorised,
+    /// `cancelled`: by time.
+    Expired,
+    /// `paid`: an order, a link, a bill as a whole; the payment itself has a reference of its own.
+    Order,
+    /// `refunded`: a part of what was paid.
+    Part,
+    /// `refunded`: all that was paid, by this refund and those before it.
+    Whole,
+}
+
+impl Step {
+    /// The word used in `explain`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Authorised => "authorised",
+            Self::Expired => "expired",
+            Self::Order => "order",
+            Self::Part => "part",
+            Self::Whole => "whole",
+        }
+    }
+}
+
 /// Another name under which a payment's requests come: a payment hash, an order number.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Alias {
@@ -85,6 +114,8 @@ pub struct Event {
     pub event_type: Option<String>,
     /// What happened, in our words; `None` where the callback does not say.
     pub state: Option<State>,
+    /// A finer step of the state, in our words; `None` where the callback does not say, or we cannot tell.
+    pub step: Option<Step>,
     /// A finer step of the state, in the provider's words.
     pub detail: Option<String>,
     /// A decimal number in major units: `121.00`.

@@ -313,6 +313,8 @@ impl Rules {
         let mut policy = self.0.base.clone();
         policy.rule = self.label(matching);
         if let Some(provider) = provider {
+            let declared = provider.paid_once.iter().map(|kind| Arc::from(*kind));
+            policy.paid_once = policy.paid_once.iter().cloned().chain(declared).collect();
             policy.retention = policy.retention.max(provider.retry_span + RETENTION_MARGIN);
             policy.hold = policy.hold.min(provider.answer_limit / 2);
             policy.answer_within = policy.answer_within.map(|longest| longest.min(answers_within(provider)));

@@ -30,6 +30,8 @@ pub enum Want<'a> {
     /// These transactions, with the deliveries that their claims name, and what is remembered of these names (sessions
     /// among them).
     Transactions(&'a [Key], &'a [LockName]),
+    /// The same, and these bills, with what the app was told of the money of those who have paid them.
+    Arrival(&'a [Key], &'a [LockName], &'a [Key]),
     /// This delivery, with its transactions and their deliveries, and whether its lease lacks a name that is remembered.
     Delivery(LeaseId),
 }

@@ -8,6 +8,7 @@ pub mod history;
 pub mod identity;
 pub mod learned;
 pub mod lock;
+pub mod money;
 pub mod policy;
 pub mod state;
 pub mod transition;

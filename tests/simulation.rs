@@ -25,7 +25,7 @@ use oncegate::{
     dispatch::{self, App, Dispatch, SendError, StepError, breaker},
     intake::{Intake, Received, Reply, reading::Rulebook},
     provider::{
-        contract::{Ack, Provider, Scheme, Unrecognised},
+        contract::{Ack, Moves, Provider, Scheme, Unrecognised},
         extract::Dialect,
         generic::GENERIC,
         mollie::MOLLIE,
@@ -659,6 +659,8 @@ static SEVERAL: Provider = Provider {
     inquiry: None,
     ack: Ack { status: StatusCode::OK, content_type: None, body: "[accepted]" },
     refusal: 401,
+    paid_once: &[],
+    moves: Moves::Undocumented,
     answer_limit: Duration::from_secs(10),
     retry_span: Duration::from_secs(3600),
     sources: &[],

@@ -288,6 +288,7 @@ impl<S: Store, A: App> Api<S, A> {
             let deliveries: Vec<_> = view.deliveries.iter().map(|delivery| paper::entry(delivery, now)).collect();
             transactions.push(json!({
                 "transaction": key.to_string(),
+                "money": view.transactions.first().map(|(_, transaction)| transaction.money.stage.as_str()),
                 "known": known,
                 "deliveries": deliveries,
                 "history": self.lines_of(&[key]).await?,

@@ -170,7 +170,7 @@ impl Explainer {
     /// Decides as the gate does, then lets the app accept what is forwarded.
     async fn decide(&self, reading: &Reading, recorded: &Recorded) -> anyhow::Result<Decided> {
         let keys: Vec<_> = reading.statements.iter().flatten().map(|s| s.identified.transaction).collect();
-        let view = self.store.load(Want::Transactions(&keys, &reading.claimed.names), self.at).await?;
+        let view = self.store.load(Want::Arrival(&keys, &reading.claimed.names, &reading.bills()), self.at).await?;
         let request = StoredRequest {
             method: recorded.method.clone(),
             uri: recorded.uri.clone(),
@@ -265,6 +265,7 @@ fn event_fields(event: Option<&Event>, reading: &Reading) -> Map<String, Value> 
         ("event_id", text(|event| event.event_id.as_ref())),
         ("event_type", text(|event| event.event_type.as_ref())),
         ("state", json!(event.and_then(|event| event.state).map(|state| state.as_str()))),
+        ("step", json!(event.and_then(|event| event.step).map(|step| step.as_str()))),
         ("detail", text(|event| event.detail.as_ref())),
         ("amount", text(|event| event.amount.as_ref())),
         ("currency", text(|event| event.currency.as_ref())),
@@ -297,6 +298,7 @@ fn policy_fields(policy: &Policy) -> Value {
         "on_unverified": treatment(policy.on_unverified),
         "on_unrecognised": treatment(policy.on_unrecognised),
         "on_stale": treatment(policy.on_stale),
+        "paid_once": policy.paid_once.iter().map(|kind| &**kind).collect::<Vec<_>>(),
         "shadow": policy.shadow,
     })
 }
@@ -317,13 +319,21 @@ fn for_people(line: &Value) -> String {
         format!("\n  its provider would be asked first: {}", crate::telemetry::escaped(url))
     });
     let learned: String = line["learn"].as_object().into_iter().flatten().map(learned).collect();
+    let once =
+        |kind: &str| line["policy"]["paid_once"].as_array().is_some_and(|once| once.iter().any(|one| one == kind));
+    let bills = line["aliases"].as_object().into_iter().flatten().filter(|(kind, _)| once(kind));
+    let bills: String = bills
+        .map(|(kind, name)| {
+            format!("\n  paid once: {kind} {}", crate::telemetry::escaped(name.as_str().unwrap_or("-")))
+        })
+        .collect();
     let signature = match text("signature").as_str() {
         said if said == Signature::Unchecked.as_str() => "signature not checked".to_owned(),
         said => format!("signature {said}"),
     };
     format!(
         "{}: {}, {}\n  {} {} by rule {}, {signature}\n  reference {}, event {} {}, state {}, {} {}\n  identity {}\n  \
-         locks {}\n  hold {}, linger {}, remembered {}{asked}{learned}",
+         locks {}{bills}\n  hold {}, linger {}, remembered {}{asked}{learned}",
         text("file"),
         text("decision").replace('-', "passed through"),
         text("why"),

@@ -56,6 +56,9 @@ pub fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
 fn for_people(transaction: &Value) -> String {
     let list = |key: &str| transaction[key].as_array().map(Vec::as_slice).unwrap_or_default();
     let mut told = format!("transaction {}\n", text(&transaction["transaction"]));
+    if let Some(stage) = transaction["money"].as_str() {
+        told += &format!("  the app was told of its money: {}\n", escaped(stage));
+    }
     for known in list("known") {
         told += &match known["fate"].as_str() {
             Some("settled") => format!(

@@ -99,6 +99,7 @@ pub const SECTIONS: &[SectionKeys] = &[
             "dialect",
             "scope",
             "identity",
+            "paid_once",
             "signature",
             "lock",
             "hold",

@@ -49,6 +49,7 @@ pub fn read(documents: &[Document], world: &World<'_>, report: &mut Report) -> V
 pub fn defaults(base: &Policy) -> Vec<Effective> {
     [
         ("identity", Identity::By(base.identity).show()),
+        ("paid_once", base.paid_once.iter().map(ToString::to_string).collect::<Vec<_>>().show()),
         ("lock", base.lock.show()),
         ("hold", base.hold.show()),
         ("linger", base.linger.show()),
@@ -190,6 +191,7 @@ fn choices(section: &mut Section<'_>, table: &Table, sole: &str, world: &World<'
         identity,
         identity_places,
         signature_required: section.find::<SignatureRule>("signature").map(|rule| rule == SignatureRule::Required),
+        paid_once: section.find_with("paid_once", kinds),
         lock: section.find("lock"),
         hold: section.find("hold"),
         linger: section.find("linger"),
@@ -211,6 +213,11 @@ fn choices(section: &mut Section<'_>, table: &Table, sole: &str, world: &World<'
         on_repeat_return: section.find("on_repeat_return"),
         shadow: section.find("shadow"),
     }
+}
+
+/// None is a choice too: then nothing is paid once.
+fn kinds(node: &Node) -> Result<Arc<[Arc<str>]>, Problem> {
+    Ok(Vec::<String>::read(node)?.into_iter().map(Arc::from).collect())
 }
 
 fn positive(node: &Node) -> Result<Duration, Problem> {

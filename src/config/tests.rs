@@ -15,7 +15,7 @@ use super::*;
 use crate::{
     callback::{Alias, Channel, Event, Signature},
     provider::{
-        contract::{Ack, Provider, Scheme, SecretKind, Signing, Unrecognised},
+        contract::{Ack, Moves, Provider, Scheme, SecretKind, Signing, Unrecognised},
         inquiry::{Access, Inquiry},
         signature::VerifyingKey,
     },
@@ -36,6 +36,8 @@ const fn provider(name: &'static str, scheme: Scheme) -> Provider {
         inquiry: None,
         ack: Ack { status: StatusCode::OK, content_type: None, body: "" },
         refusal: 400,
+        paid_once: &[],
+        moves: Moves::Undocumented,
         answer_limit: Duration::from_secs(15),
         retry_span: Duration::from_secs(26 * 3600),
         sources: &[],

@@ -157,11 +157,11 @@ impl<S: Store, A: App> Intake<S, A> {
 
     /// Decides about it as about what has just come; its sender has heard of success, so what is new is ours to deliver.
     async fn decide_again(&self, reading: &Reading, delivery: &Delivery) {
-        let (letter, events) = (&delivery.letter, reading.arriving());
+        let (letter, events, bills) = (&delivery.letter, reading.arriving(), reading.bills());
         let keys: Vec<_> = events.iter().map(|event| event.identified.transaction).collect();
         for _ in 0..MOST_ROUNDS {
             let now = self.dispatch.clock_now();
-            let loaded = self.dispatch.store.load(Want::Transactions(&keys, &reading.claimed.names), now).await;
+            let loaded = self.dispatch.store.load(Want::Arrival(&keys, &reading.claimed.names, &bills), now).await;
             let Ok(view) = loaded else { return };
             let arrival = Arrival {
                 id: self.dispatch.next_id(),

@@ -22,6 +22,7 @@ use crate::{
         history::Reason,
         identity::Identified,
         lock::LeaseId,
+        money::Moves,
         state::StoredRequest,
     },
 };
@@ -72,6 +73,9 @@ impl<S: Store, A: App> Intake<S, A> {
             identified: Identified { transaction: key, identity: key, windowed: false, told: 0 },
             reference: Arc::from(""),
             state: None,
+            step: None,
+            moves: Moves::Undocumented,
+            bills: Vec::new(),
             verified: false,
             policy: Arc::clone(&reading.policy),
         };

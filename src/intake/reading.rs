@@ -25,8 +25,9 @@ use crate::{
     time::Timestamp,
     transaction::{
         arrival::{Arriving, Decision},
-        identity::{Identified, Scope, identify},
+        identity::{Identified, Scope, bills, identify},
         lock::{Claimed, Era, Kind, LockName},
+        money::Moves,
         policy::{IdentityBy, LockBy, Policy, Treatment},
     },
 };
@@ -113,6 +114,8 @@ pub struct Statement {
     pub event: Event,
     /// Its keys.
     pub identified: Identified,
+    /// What it is about that is paid once.
+    pub bills: Vec<Key>,
     /// What its rules chose.
     pub policy: Arc<Policy>,
 }
@@ -193,7 +196,8 @@ impl Reading {
                     let identified = identify(&scope, provider.name, &event, policy.identity, whole.body, &places);
                     let unsigned = signature == Signature::Absent && said.is_none();
                     let identified = if unsigned { identified.unsigned() } else { identified };
-                    Ok(Statement { event, identified, policy })
+                    let bills = bills(&scope, &event, &policy.paid_once);
+                    Ok(Statement { event, identified, bills, policy })
                 })
                 .collect::<Result<Vec<_>, Unrecognised>>()
         };
@@ -247,10 +251,25 @@ impl Reading {
             reference: Arc::from(&*statement.event.reference),
             // What anybody may have made up makes nothing stale.
             state: statement.event.state.filter(|_| self.signature != Signature::Absent || self.inquired),
-            verified: self.signature == Signature::Valid || self.inquired,
+            step: statement.event.step,
+            // What its provider says when it is asked is how the payment stands, wherever that came from.
+            moves: if self.inquired { Moves::Undocumented } else { self.provider.moves },
+            bills: if self.is_vouched_for() { statement.bills.clone() } else { Vec::new() },
+            verified: self.is_vouched_for(),
             policy: Arc::clone(&statement.policy),
         };
         self.statements.iter().flatten().map(arriving).collect()
+    }
+
+    /// Whether somebody vouches for what it tells: a signature, or its provider, who was asked.
+    fn is_vouched_for(&self) -> bool {
+        self.signature == Signature::Valid || self.inquired
+    }
+
+    /// Every bill that it may pay.
+    #[must_use]
+    pub fn bills(&self) -> Vec<Key> {
+        self.arriving().into_iter().flat_map(|event| event.bills).collect()
     }
 
     /// How long its sender waits before he hears his own acknowledgement: of several events, the least patient speaks.
@@ -262,7 +281,7 @@ impl Reading {
     /// Names that somebody vouches to belong together: whoever signed this callback, or its provider, who was asked.
     #[must_use]
     pub fn links(&self) -> Vec<(LockName, LockName)> {
-        match (self.signature == Signature::Valid || self.inquired, self.statements.as_deref()) {
+        match (self.is_vouched_for(), self.statements.as_deref()) {
             // In a batch nobody could tell which name belongs to which.
             (true, Ok([_])) => {
                 let (first, others) = match self.claimed.names.split_first() {

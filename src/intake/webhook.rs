@@ -22,7 +22,6 @@ use crate::{
     time::Timestamp,
     transaction::{
         arrival::{Arrival, Arriving, Course, Inquired, arrive},
-        effect::Transition,
         history::Line,
         lock::LeaseId,
         state::{Delivery, StoredRequest},
@@ -35,6 +34,8 @@ struct Webhook<'r> {
     events: Vec<Arriving>,
     /// The transactions of its events.
     keys: Vec<Key>,
+    /// What they may pay that is paid once.
+    bills: Vec<Key>,
     request: Arc<StoredRequest>,
     source: IpAddr,
     came: Timestamp,
@@ -141,6 +142,7 @@ impl<S: Store, A: App> Intake<S, A> {
         let webhook = Webhook {
             reading: &reading,
             keys: events.iter().map(|event| event.identified.transaction).collect(),
+            bills: reading.bills(),
             events,
             request: Arc::new(received.into_request()),
             source,
@@ -175,7 +177,7 @@ impl<S: Store, A: App> Intake<S, A> {
         line: &mut Noted<'r>,
     ) -> Result<Standing<S, A>, Fallen> {
         let reading = webhook.reading;
-        let want = Want::Transactions(&webhook.keys, &reading.claimed.names);
+        let want = Want::Arrival(&webhook.keys, &reading.claimed.names, &webhook.bills);
         let view = self.dispatch.store.load(want, now).await.map_err(|error| Fallen::Later(Later::NoStore(error)))?;
         if first {
             self.dispatch.metrics.count_joined(reading.joined_by(view.told));
@@ -185,7 +187,7 @@ impl<S: Store, A: App> Intake<S, A> {
         let (decided, mut transition) = arrive(&view, webhook.arrival(id, self.dispatch.next_id(), inquired), now);
         transition.links = reading.links();
         let course = decided.course;
-        if course == Course::Keep && self.keeps_enough() {
+        if transition.keeps() && self.keeps_enough() {
             return Err(Fallen::Later(Later::Overflow("too much waits for a person already")));
         }
         let goes = matches!(course, Course::Deliver(_) | Course::Unremembered);
@@ -197,7 +199,7 @@ impl<S: Store, A: App> Intake<S, A> {
         // Before the commit, for after it the delivery may be at its end before anybody waits on it.
         let waiter = self.placed(&course)?;
         let became = transition.committed(id);
-        if is_nothing(&transition) {
+        if transition.is_nothing() {
             // It is noted, and nobody waits for that.
             let mut lines = transition.history;
             if !matches!(course, Course::Wait(_)) {
@@ -340,12 +342,4 @@ impl<S: Store, A: App> Intake<S, A> {
 
 fn retryable() -> Response<Bytes> {
     plain(StatusCode::SERVICE_UNAVAILABLE, RETRYABLE)
-}
-
-fn is_nothing(transition: &Transition) -> bool {
-    transition.transactions.is_empty()
-        && transition.deliveries.is_empty()
-        && transition.locks.is_empty()
-        && transition.links.is_empty()
-        && transition.lessons.is_empty()
 }

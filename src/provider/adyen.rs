@@ -7,7 +7,7 @@ use ring::hmac;
 
 use super::{
     amount,
-    contract::{Ack, Keyring, Provider, Scheme, Secret, SecretKind, Signing, Unrecognised, facts},
+    contract::{Ack, Keyring, Moves, Provider, Scheme, Secret, SecretKind, Signing, Unrecognised, facts},
     extract::{Reader, Value},
     signature::{self, Tag, VerifyingKey},
 };
@@ -32,6 +32,8 @@ pub static ADYEN: Provider = Provider {
     inquiry: None,
     ack: Ack { status: StatusCode::OK, content_type: Some("text/plain"), body: "[accepted]" },
     refusal: 401,
+    paid_once: &[],
+    moves: Moves::Undocumented,
     answer_limit: Duration::from_secs(10),
     retry_span: Duration::from_secs(30 * 24 * 3600),
     sources: &[

@@ -5,12 +5,12 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::{
-    contract::{Ack, Keyring, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
+    contract::{Ack, Keyring, Moves, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
     extract::{Reader, decimal},
     signature,
 };
 use crate::{
-    callback::{Event, Signature, State},
+    callback::{Event, Signature, State, Step},
     time::Timestamp,
 };
 
@@ -32,6 +32,8 @@ pub static ALIPAY: Provider = Provider {
     inquiry: None,
     ack: Ack { status: StatusCode::OK, content_type: Some("text/plain"), body: "success" },
     refusal: 400,
+    paid_once: &[],
+    moves: Moves::Undocumented,
     // It publishes none.
     answer_limit: Duration::from_secs(10),
     retry_span: Duration::from_secs(25 * 3600),
@@ -53,6 +55,8 @@ fn event(reader: &Reader<'_>) -> Result<Event, Unrecognised> {
         reference: needed("trade_no")?.into_owned(),
         event_id: Some(needed("notify_id")?.into_owned()),
         state: state(&status, refunded.is_some()),
+        // A refund of the whole closes the trade.
+        step: refunded.is_some().then_some(if status == "TRADE_CLOSED" { Step::Whole } else { Step::Part }),
         amount: said.as_deref().and_then(decimal),
         currency: Some("CNY".to_owned()),
         facts: facts([

@@ -6,7 +6,7 @@ use http::{Method, StatusCode};
 
 use super::{
     amount,
-    contract::{Ack, Keyring, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
+    contract::{Ack, Keyring, Moves, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
     extract::Reader,
     signature,
 };
@@ -30,6 +30,8 @@ pub static BLOCKONOMICS: Provider = Provider {
     inquiry: None,
     ack: Ack::empty(StatusCode::OK),
     refusal: 401,
+    paid_once: &[],
+    moves: Moves::Undocumented,
     // It publishes none.
     answer_limit: Duration::from_secs(10),
     // Seven tries at growing intervals, the first after four seconds.

@@ -10,7 +10,7 @@ use ring::{
 
 use super::{
     amount,
-    contract::{Ack, Keyring, Provider, Scheme, Secret, SecretKind, Signing, Unrecognised, facts},
+    contract::{Ack, Keyring, Moves, Provider, Scheme, Secret, SecretKind, Signing, Unrecognised, facts},
     extract::{Elements, Reader, decimal},
     signature::{self, Tag, VerifyingKey},
 };
@@ -34,6 +34,8 @@ pub static BRAINTREE: Provider = Provider {
     inquiry: None,
     ack: Ack::empty(StatusCode::OK),
     refusal: 400,
+    paid_once: &[],
+    moves: Moves::Undocumented,
     answer_limit: Duration::from_secs(30),
     retry_span: Duration::from_secs(24 * 3600),
     sources: &[

@@ -6,11 +6,11 @@ use http::StatusCode;
 
 use super::{
     amount,
-    contract::{Ack, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
+    contract::{Ack, Moves, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
     extract::{Reader, Value, decimal},
     signature::{self, BodyMac},
 };
-use crate::callback::{Event, State};
+use crate::callback::{Event, State, Step};
 
 /// The declaration.
 pub static BTCPAY: Provider = Provider {
@@ -30,6 +30,8 @@ pub static BTCPAY: Provider = Provider {
     inquiry: None,
     ack: Ack::empty(StatusCode::OK),
     refusal: 401,
+    paid_once: &[],
+    moves: Moves::Undocumented,
     // It publishes none.
     answer_limit: Duration::from_secs(10),
     retry_span: Duration::from_secs(62 * 60),
@@ -58,6 +60,7 @@ fn event(json: Value<'_>) -> Result<Event, Unrecognised> {
         event_id: Some(json.get("originalDeliveryId").or(json.get("deliveryId")).needed()?.into_owned()),
         state,
         facts: facts([("type", Some(&kind)), ("payment", payment.get("id").text()?.as_deref())]),
+        step: (kind == "InvoiceExpired").then_some(Step::Expired),
         detail: if state.is_none() { Some(kind.clone()) } else { None },
         event_type: Some(kind),
         // In the coin, not in the invoice's currency.

@@ -6,11 +6,11 @@ use http::StatusCode;
 
 use super::{
     amount,
-    contract::{Ack, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
+    contract::{Ack, Moves, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
     extract::{Reader, Value},
     signature::{self, BodyMac},
 };
-use crate::callback::{Event, State};
+use crate::callback::{Event, State, Step};
 
 /// The declaration.
 pub static CHECKOUT: Provider = Provider {
@@ -30,6 +30,8 @@ pub static CHECKOUT: Provider = Provider {
     inquiry: None,
     ack: Ack::empty(StatusCode::OK),
     refusal: 401,
+    paid_once: &[],
+    moves: Moves::Undocumented,
     answer_limit: Duration::from_secs(10),
     retry_span: Duration::from_secs(30 * 3600),
     sources: &[
@@ -58,6 +60,11 @@ fn event(json: Value<'_>) -> Result<Event, Unrecognised> {
         reference: data.get("payment_id").or(data.get("id")).needed()?.into_owned(),
         event_id: Some(json.get("id").needed()?.into_owned()),
         state,
+        step: match &*kind {
+            "payment_authorized" => Some(Step::Authorised),
+            "payment_expired" => Some(Step::Expired),
+            _ => None,
+        },
         detail: if state.is_none() { data.get("status").text()?.map(Cow::into_owned) } else { None },
         facts: facts([
             ("type", Some(&kind)),

@@ -6,7 +6,7 @@ use http::StatusCode;
 
 use super::{
     amount,
-    contract::{Ack, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
+    contract::{Ack, Moves, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
     extract::{Reader, Value, decimal},
     signature::{self, BodyMac},
 };
@@ -30,6 +30,8 @@ pub static COINBASE_COMMERCE: Provider = Provider {
     inquiry: None,
     ack: Ack::empty(StatusCode::OK),
     refusal: 400,
+    paid_once: &[],
+    moves: Moves::Undocumented,
     // It publishes none.
     answer_limit: Duration::from_secs(10),
     retry_span: Duration::from_secs(3 * 24 * 3600),
@@ -57,6 +59,7 @@ fn event(event: Value<'_>) -> Result<Event, Unrecognised> {
         event_id: Some(event.get("id").needed()?.into_owned()),
         state,
         facts: facts([("type", Some(&kind)), ("amount", value.as_deref())]),
+        step: None,
         detail: if state.is_none() { Some(kind.clone()) } else { None },
         event_type: Some(kind),
         amount: value.as_deref().and_then(decimal),

@@ -22,6 +22,10 @@
 //! - `event_id` only if it stays the same over redeliveries. Without one, `facts` tell two events apart: everything that a
 //!   later state would change (type, status, amounts, ids of refunds), and nothing that a redelivery would.
 //! - `state` is about money: a refund on its way or a dispute that only asks is a step (`detail`), and no state.
+//! - `step` says of a refund whether it gave back a part or the whole, where the provider does; and of what is paid that it is an
+//!   order or a link, and the payment goes by another reference.
+//! - `moves` names each move back that its manual speaks of, with the place. Where the manual leaves open how a payment may
+//!   go, it is [`Moves::Undocumented`], and little is taken for too old to be forwarded.
 //! - `aliases` have a kind of their own (`paypal_order`), never one that a rule might use for another sort of name: a shared
 //!   kind tells callbacks apart.
 //! - A signature is refused only for what the manual says. A check tries every key, compares in constant time, and takes the
@@ -39,6 +43,7 @@ use super::{
     inquiry::Inquiry,
     signature::{Certificate, VerifyingKey},
 };
+pub use crate::transaction::money::{LateMove, Moves};
 use crate::{
     callback::{Event, Signature},
     time::Timestamp,
@@ -70,6 +75,10 @@ pub struct Provider {
     pub ack: Ack,
     /// The status with which a wrong signature is refused: one of 4xx or 5xx.
     pub refusal: u16,
+    /// Kinds of its names under which a thing is paid once, so that a second payment of it is one too many.
+    pub paid_once: &'static [&'static str],
+    /// Which way its payments go, and which of them come back.
+    pub moves: Moves,
     /// How long it waits for an answer.
     pub answer_limit: Duration,
     /// From its first try of a callback to its last.

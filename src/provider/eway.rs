@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 
-use super::contract::{Ack, Provider, Scheme, Unrecognised};
+use super::contract::{Ack, Moves, Provider, Scheme, Unrecognised};
 use crate::callback::Event;
 
 /// The declaration.
@@ -26,6 +26,8 @@ pub static EWAY: Provider = Provider {
     inquiry: None,
     ack: Ack::empty(StatusCode::OK),
     refusal: 401,
+    paid_once: &[],
+    moves: Moves::Undocumented,
     // A browser's.
     answer_limit: Duration::from_secs(60),
     retry_span: Duration::from_secs(3600),

@@ -7,7 +7,7 @@ use ring::hmac;
 
 use super::{
     amount,
-    contract::{Ack, Keyring, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
+    contract::{Ack, Keyring, Moves, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
     extract::{Reader, Value},
     signature::{self, Tag, VerifyingKey},
 };
@@ -31,6 +31,8 @@ pub static FLUTTERWAVE: Provider = Provider {
     inquiry: None,
     ack: Ack::empty(StatusCode::OK),
     refusal: 401,
+    paid_once: &[],
+    moves: Moves::Undocumented,
     // It publishes none.
     answer_limit: Duration::from_secs(10),
     retry_span: Duration::from_secs(24 * 3600),
@@ -60,6 +62,7 @@ fn event(json: Value<'_>) -> Result<Event, Unrecognised> {
         reference: reference.or(data.get("reference")).or(data.get("id")).needed()?.into_owned(),
         event_id: json.get("webhook_id").text()?.map(Cow::into_owned),
         state,
+        step: None,
         detail: if state.is_none() { status.as_deref().map(str::to_owned) } else { None },
         facts: facts([
             ("type", Some(&kind)),

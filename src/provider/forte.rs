@@ -6,7 +6,7 @@ use http::StatusCode;
 
 use super::{
     amount,
-    contract::{Ack, Provider, Scheme, Unrecognised, facts},
+    contract::{Ack, Moves, Provider, Scheme, Unrecognised, facts},
     extract::{Reader, Value},
 };
 use crate::callback::{Event, State};
@@ -25,6 +25,8 @@ pub static FORTE: Provider = Provider {
     inquiry: None,
     ack: Ack::empty(StatusCode::OK),
     refusal: 401,
+    paid_once: &[],
+    moves: Moves::Undocumented,
     // It publishes none.
     answer_limit: Duration::from_secs(10),
     // Twenty times, each a minute later than the one before.

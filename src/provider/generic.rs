@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::contract::{Ack, Provider, Scheme, Unrecognised};
+use super::contract::{Ack, Moves, Provider, Scheme, Unrecognised};
 
 /// A provider that a rule describes by places. It signs nothing that we know of, is taken to wait no longer than the
 /// impatient ones and to retry as long as the stubborn ones.
@@ -22,6 +22,8 @@ pub static GENERIC: Provider = Provider {
     inquiry: None,
     ack: Ack::empty(StatusCode::OK),
     refusal: 401,
+    paid_once: &[],
+    moves: Moves::Undocumented,
     answer_limit: Duration::from_secs(5),
     retry_span: Duration::from_secs(30 * 24 * 3600),
     sources: &["https://www.standardwebhooks.com/"],

@@ -5,7 +5,7 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 use http::StatusCode;
 
 use super::{
-    contract::{Ack, Provider, Scheme, SecretKind, Signing, Unrecognised},
+    contract::{Ack, LateMove, Moves, Provider, Scheme, SecretKind, Signing, Unrecognised},
     extract::{Reader, Value},
     signature::{self, BodyMac},
 };
@@ -30,6 +30,24 @@ pub static GOCARDLESS: Provider = Provider {
     ack: Ack::empty(StatusCode::NO_CONTENT),
     // "Invalid Token", which it asks for.
     refusal: 498,
+    paid_once: &[],
+    moves: Moves::Documented(&[
+        LateMove {
+            after: State::Failed,
+            comes: State::Pending,
+            source: "https://developer.gocardless.com/api-reference/#event-actions-payment (resubmission_requested)",
+        },
+        LateMove {
+            after: State::Paid,
+            comes: State::Failed,
+            source: "https://developer.gocardless.com/api-reference/#event-actions-payment (late_failure_settled)",
+        },
+        LateMove {
+            after: State::ChargedBack,
+            comes: State::Paid,
+            source: "https://developer.gocardless.com/api-reference/#event-actions-payment (chargeback_cancelled)",
+        },
+    ]),
     answer_limit: Duration::from_secs(10),
     // It tries eight times more at growing intervals, and does not say how far they grow.
     retry_span: Duration::from_secs(3 * 24 * 3600),

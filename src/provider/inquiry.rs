@@ -180,8 +180,8 @@ pub fn completed(mut event: Event, told: &Event) -> Event {
     if event.event_id.is_some() {
         return event;
     }
-    let Event { state, detail, amount, currency, facts, .. } = told.clone();
-    Event { state, detail, amount, currency, facts, ..event }
+    let Event { state, step, detail, amount, currency, facts, .. } = told.clone();
+    Event { state, step, detail, amount, currency, facts, ..event }
 }
 
 #[cfg(test)]
@@ -190,7 +190,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        callback::{Alias, State},
+        callback::{Alias, State, Step},
         provider::{PROVIDERS, contract::SecretKind, mercadopago::MERCADOPAGO, mollie::MOLLIE},
     };
 
@@ -260,7 +260,7 @@ mod tests {
         for (at, one) in states.iter().enumerate() {
             assert!(states[..at].iter().all(|other| other.facts != one.facts), "{one:?}");
         }
-        assert_eq!(states[3].state, Some(State::Refunded));
+        assert_eq!((states[3].state, states[3].step), (Some(State::Refunded), Some(Step::Part)));
         assert_eq!(states[7].state, Some(State::ChargedBack));
         let same = event(|p| {
             p["amountRefunded"] = money("0.00");
@@ -320,6 +320,7 @@ mod tests {
         assert_eq!((paid.amount.as_deref(), paid.currency.as_deref()), (Some("121.50"), Some("BRL")));
         let (once, twice) = (refunded(json!(10), &[refund(1)]), refunded(json!(20.0), &[refund(1), refund(2)]));
         assert_eq!((once.state, twice.state), (Some(State::Refunded), Some(State::Refunded)));
+        assert_eq!((paid.step, once.step), (None, Some(Step::Part)));
         assert!(paid.facts != once.facts && once.facts != twice.facts);
         assert_eq!(refunded(json!(10.0), &[refund(1)]).facts, once.facts, "10 is 10.0");
         assert_eq!(refunded(json!(0.0), &[]).facts, paid.facts);

@@ -5,7 +5,7 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 use http::{Method, StatusCode};
 
 use super::{
-    contract::{Ack, Keyring, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
+    contract::{Ack, Keyring, Moves, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
     extract::Reader,
     signature,
 };
@@ -30,6 +30,8 @@ pub static KLARNA: Provider = Provider {
     inquiry: None,
     ack: Ack::empty(StatusCode::OK),
     refusal: 401,
+    paid_once: &["klarna_order"],
+    moves: Moves::Undocumented,
     answer_limit: Duration::from_secs(3),
     retry_span: Duration::from_secs(48 * 3600),
     sources: &[

@@ -6,7 +6,7 @@ use http::StatusCode;
 
 use super::{
     amount,
-    contract::{Ack, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
+    contract::{Ack, Moves, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
     extract::{Reader, Value},
     signature::{self, BodyMac},
 };
@@ -31,6 +31,8 @@ pub static LEMONSQUEEZY: Provider = Provider {
     inquiry: None,
     ack: Ack::empty(StatusCode::OK),
     refusal: 401,
+    paid_once: &[],
+    moves: Moves::Undocumented,
     // It publishes none.
     answer_limit: Duration::from_secs(10),
     retry_span: Duration::from_secs(180),

@@ -6,12 +6,12 @@ use http::StatusCode;
 
 use super::{
     amount,
-    contract::{Ack, Keyring, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
+    contract::{Ack, Keyring, Moves, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
     extract::{Reader, Value},
     inquiry::{Access, Inquiry, Question, listed, moved},
     signature::{self, Tag},
 };
-use crate::callback::{Event, Signature, State};
+use crate::callback::{Event, Signature, State, Step};
 
 /// The declaration.
 pub static MERCADOPAGO: Provider = Provider {
@@ -32,6 +32,8 @@ pub static MERCADOPAGO: Provider = Provider {
     inquiry: Some(&INQUIRY),
     ack: Ack::empty(StatusCode::OK),
     refusal: 401,
+    paid_once: &[],
+    moves: Moves::Undocumented,
     answer_limit: Duration::from_secs(22),
     // Every quarter of an hour; it does not say for how long.
     retry_span: Duration::from_secs(4 * 24 * 3600),
@@ -100,11 +102,18 @@ fn payment(json: Value<'_>) -> Result<Event, Unrecognised> {
     let refunded = moved(json.get("transaction_amount_refunded"))?;
     let refunds = listed(json.get("refunds"), |refund| Ok(refund.get("status").text()?.unwrap_or_default()))?;
     let currency = json.get("currency_id").text()?.and_then(|code| amount::currency(&code));
+    let step = match &*status {
+        "approved" if refunded.is_some() => Some(Step::Part),
+        "refunded" => Some(Step::Whole),
+        "authorized" => Some(Step::Authorised),
+        _ => None,
+    };
     let decimals = currency.as_deref().map_or(2, amount::decimals);
     let paid = json.get("transaction_amount").amount()?.and_then(|paid| amount::padded(&paid, decimals));
     Ok(Event {
         reference: json.get("id").needed()?.into_owned(),
         state: if &*status == "approved" && refunded.is_some() { Some(State::Refunded) } else { state(&status) },
+        step,
         amount: paid,
         currency,
         facts: facts([

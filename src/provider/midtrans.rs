@@ -6,11 +6,11 @@ use http::StatusCode;
 
 use super::{
     amount,
-    contract::{Ack, Keyring, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
+    contract::{Ack, Keyring, Moves, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
     extract::{Reader, Value, decimal},
     signature::{self, Hash, Tag},
 };
-use crate::callback::{Event, Signature, State};
+use crate::callback::{Event, Signature, State, Step};
 
 /// The declaration.
 pub static MIDTRANS: Provider = Provider {
@@ -31,6 +31,8 @@ pub static MIDTRANS: Provider = Provider {
     ack: Ack::empty(StatusCode::OK),
     // How often it tries again depends on the answer; what is wrong stays wrong.
     refusal: 403,
+    paid_once: &[],
+    moves: Moves::Undocumented,
     answer_limit: Duration::from_secs(15),
     retry_span: Duration::from_secs(6 * 3600),
     sources: &[
@@ -57,6 +59,7 @@ fn event(reader: &Reader<'_>) -> Result<Event, Unrecognised> {
     Ok(Event {
         reference: json.get("transaction_id").needed()?.into_owned(),
         state: state(&status, fraud.as_deref()),
+        step: step(&status),
         detail: fraud.as_deref().filter(|word| *word != "accept").map(str::to_owned),
         amount: said.as_deref().and_then(decimal),
         currency: json.get("currency").text()?.and_then(|code| amount::currency(&code)),
@@ -80,6 +83,16 @@ fn parts(json: Value<'_>) -> Result<Option<String>, Unrecognised> {
         names = format!("{names}{}:{name},", name.len());
     }
     Ok(Some(names).filter(|names| !names.is_empty()))
+}
+
+fn step(status: &str) -> Option<Step> {
+    match status {
+        "authorize" => Some(Step::Authorised),
+        "expire" => Some(Step::Expired),
+        "partial_refund" => Some(Step::Part),
+        "refund" => Some(Step::Whole),
+        _ => None,
+    }
 }
 
 fn state(status: &str, fraud: Option<&str>) -> Option<State> {

@@ -10,12 +10,12 @@ use http::{Method, StatusCode};
 
 use super::{
     amount,
-    contract::{Ack, Keyring, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
+    contract::{Ack, Keyring, LateMove, Moves, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
     extract::{Found, Place, Reader, Value, decimal},
     inquiry::{Access, Inquiry, Question, listed, moved},
     signature::{self, BodyMac},
 };
-use crate::callback::{Alias, Event, Signature, State};
+use crate::callback::{Alias, Event, Signature, State, Step};
 
 /// The declaration.
 pub static MOLLIE: Provider = Provider {
@@ -35,6 +35,19 @@ pub static MOLLIE: Provider = Provider {
     inquiry: Some(&INQUIRY),
     ack: Ack::empty(StatusCode::OK),
     refusal: 401,
+    paid_once: &[],
+    moves: Moves::Documented(&[
+        LateMove {
+            after: State::Refunded,
+            comes: State::Paid,
+            source: "https://docs.mollie.com/docs/refunds (a refund that fails or is cancelled)",
+        },
+        LateMove {
+            after: State::ChargedBack,
+            comes: State::Paid,
+            source: "https://docs.mollie.com/docs/chargebacks (a chargeback that is reversed)",
+        },
+    ]),
     answer_limit: Duration::from_secs(15),
     retry_span: Duration::from_secs(26 * 3600),
     sources: &[
@@ -133,10 +146,16 @@ fn next_generation(json: Value<'_>) -> Result<Event, Unrecognised> {
     let amount = entity.at(["amount", "value"]).amount()?.and_then(|amount| decimal(&amount));
     let currency = entity.at(["amount", "currency"]).text()?.and_then(|code| amount::currency(&code));
     let alias = |hash: Cow<'_, str>| Alias { kind: Arc::from("payment_hash"), value: hash.into_owned() };
+    let reference = reference(json.get("entityId").needed()?)?;
+    let step = match state {
+        Some(State::Paid) if !reference.starts_with("tr_") => Some(Step::Order),
+        _ => detail.as_deref().and_then(step),
+    };
     Ok(Event {
-        reference: reference(json.get("entityId").needed()?)?,
+        reference,
         event_id: Some(json.get("id").needed()?.into_owned()),
         state,
+        step,
         detail,
         facts: facts([("type", Some(&kind)), ("status", status.as_deref()), ("amount", amount.as_deref())]),
         event_type: Some(kind),
@@ -166,12 +185,18 @@ fn payment(json: Value<'_>) -> Result<Event, Unrecognised> {
         Ok(Cow::Borrowed(if chargeback.get("reversedAt").text()?.is_some() { "reversed" } else { "" }))
     })?;
     let currency = json.at(["amount", "currency"]).text()?.and_then(|code| amount::currency(&code));
+    let step = match (state, &refunded) {
+        (Some(State::Refunded), Some(_)) if refunded == moved(json.at(["amount", "value"]))? => Some(Step::Whole),
+        (Some(State::Refunded), Some(_)) => Some(Step::Part),
+        _ => step(&status),
+    };
     let alias = |hash: Cow<'_, str>| Alias { kind: Arc::from("payment_hash"), value: hash.into_owned() };
     // A merchant may keep a text there, or another shape; then it names nothing.
     let hash = json.at(["metadata", "hash"]).text().ok().flatten();
     Ok(Event {
         reference: reference(json.get("id").needed()?)?,
         state,
+        step,
         detail: (state.map(State::as_str) != Some(&*status)).then(|| status.to_string()),
         amount: json.at(["amount", "value"]).amount()?.and_then(|amount| decimal(&amount)),
         currency,
@@ -213,6 +238,14 @@ fn word(word: &str) -> Option<State> {
         "charged_back" | "charged-back" => State::ChargedBack,
         _ => return None,
     })
+}
+
+fn step(word: &str) -> Option<Step> {
+    match word {
+        "authorized" => Some(Step::Authorised),
+        "expired" => Some(Step::Expired),
+        _ => None,
+    }
 }
 
 /// A classic webhook is not signed at all; whatever is no form has to be, once there is a secret.

@@ -6,7 +6,7 @@ use http::StatusCode;
 
 use super::{
     amount,
-    contract::{Ack, Keyring, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
+    contract::{Ack, Keyring, Moves, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
     extract::{Reader, Value},
     signature::{self, Tag},
 };
@@ -33,6 +33,8 @@ pub static PADDLE: Provider = Provider {
     inquiry: None,
     ack: Ack::empty(StatusCode::OK),
     refusal: 401,
+    paid_once: &[],
+    moves: Moves::Undocumented,
     answer_limit: Duration::from_secs(5),
     retry_span: Duration::from_secs(3 * 24 * 3600),
     sources: &[
@@ -66,6 +68,7 @@ fn event(json: Value<'_>) -> Result<Event, Unrecognised> {
         reference: reference.needed()?.into_owned(),
         event_id: Some(json.get("event_id").needed()?.into_owned()),
         state,
+        step: None,
         detail: if state.is_none() { status.as_deref().map(str::to_owned) } else { None },
         facts: facts([
             ("type", Some(&kind)),

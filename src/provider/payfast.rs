@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::{
-    contract::{Ack, Keyring, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
+    contract::{Ack, Keyring, Moves, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
     extract::{Reader, decimal},
     signature::{self, Hash, Tag},
 };
@@ -29,6 +29,8 @@ pub static PAYFAST: Provider = Provider {
     inquiry: None,
     ack: Ack::empty(StatusCode::OK),
     refusal: 400,
+    paid_once: &[],
+    moves: Moves::Undocumented,
     // It publishes none.
     answer_limit: Duration::from_secs(10),
     // At growing intervals; it does not say how far they grow.

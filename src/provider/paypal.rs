@@ -6,12 +6,12 @@ use http::StatusCode;
 
 use super::{
     amount,
-    contract::{Ack, Keyring, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
+    contract::{Ack, Keyring, Moves, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
     extract::{Reader, Value, decimal},
     signature,
 };
 use crate::{
-    callback::{Alias, Event, Signature, State},
+    callback::{Alias, Event, Signature, State, Step},
     time::Timestamp,
 };
 
@@ -33,6 +33,8 @@ pub static PAYPAL: Provider = Provider {
     inquiry: None,
     ack: Ack::empty(StatusCode::OK),
     refusal: 400,
+    paid_once: &[],
+    moves: Moves::Undocumented,
     // It publishes none.
     answer_limit: Duration::from_secs(10),
     retry_span: Duration::from_secs(3 * 24 * 3600),
@@ -67,15 +69,19 @@ fn events(json: Value<'_>) -> Result<Vec<Event>, Unrecognised> {
         let money = payment.object.get("amount").or(payment.object.get("dispute_amount"));
         let value = money.get("value").or(money.get("total")).amount()?;
         let currency = money.get("currency_code").or(money.get("currency")).text()?;
+        let order = order(&kind, resource)?;
+        // Before it has a capture, an order goes by its own id.
+        let is_order = order.as_ref().is_some_and(|order| order.value == payment.reference);
         Ok(Event {
             reference: payment.reference,
             event_id: Some(id.clone().into_owned()),
             event_type: Some(kind.clone().into_owned()),
             state: state(&kind),
+            step: is_order.then_some(Step::Order),
             detail: status.as_deref().filter(|status| *status != "COMPLETED").map(str::to_owned),
             amount: value.as_deref().and_then(decimal),
             currency: currency.as_deref().and_then(amount::currency),
-            aliases: order(&kind, resource)?.into_iter().collect(),
+            aliases: order.into_iter().collect(),
             facts: facts([("type", Some(&*kind)), ("status", status.as_deref()), ("amount", value.as_deref())]),
         })
     };

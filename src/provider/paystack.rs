@@ -6,7 +6,7 @@ use http::StatusCode;
 
 use super::{
     amount,
-    contract::{Ack, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
+    contract::{Ack, Moves, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
     extract::Reader,
     signature::{self, BodyMac},
 };
@@ -30,6 +30,8 @@ pub static PAYSTACK: Provider = Provider {
     inquiry: None,
     ack: Ack::empty(StatusCode::OK),
     refusal: 401,
+    paid_once: &[],
+    moves: Moves::Undocumented,
     answer_limit: Duration::from_secs(30),
     retry_span: Duration::from_secs(73 * 3600),
     sources: &["https://paystack.com/docs/payments/webhooks/", "https://paystack.com/docs/api/#supported-currency"],

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{
     amount,
-    contract::{Ack, Keyring, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
+    contract::{Ack, Keyring, Moves, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
     extract::{Reader, Value},
     signature::{self, Hash, Tag},
 };
@@ -31,6 +31,8 @@ pub static PRZELEWY24: Provider = Provider {
     inquiry: None,
     ack: Ack::empty(StatusCode::OK),
     refusal: 400,
+    paid_once: &[],
+    moves: Moves::Undocumented,
     // It publishes none.
     answer_limit: Duration::from_secs(10),
     retry_span: Duration::from_secs(12 * 3600),

@@ -6,11 +6,11 @@ use http::StatusCode;
 
 use super::{
     amount,
-    contract::{Ack, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
-    extract::Reader,
+    contract::{Ack, LateMove, Moves, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
+    extract::{Reader, Value},
     signature::{self, BodyMac},
 };
-use crate::callback::{Alias, Event, State};
+use crate::callback::{Alias, Event, State, Step};
 
 /// The declaration.
 pub static RAZORPAY: Provider = Provider {
@@ -30,6 +30,12 @@ pub static RAZORPAY: Provider = Provider {
     inquiry: None,
     ack: Ack::empty(StatusCode::OK),
     refusal: 400,
+    paid_once: &["razorpay_order"],
+    moves: Moves::Documented(&[LateMove {
+        after: State::Failed,
+        comes: State::Pending,
+        source: "https://razorpay.com/docs/payments/late-authorisation/",
+    }]),
     answer_limit: Duration::from_secs(5),
     retry_span: Duration::from_secs(24 * 3600),
     sources: &[
@@ -68,6 +74,7 @@ fn event(reader: &Reader<'_>) -> Result<Event, Unrecognised> {
         reference: reference.needed()?.into_owned(),
         event_id: reader.header(EVENT_ID)?.map(Cow::into_owned),
         state,
+        step: step(&kind, payment)?,
         detail: if state.is_none() { status.as_deref().map(str::to_owned) } else { None },
         facts: facts([
             ("type", Some(&kind)),
@@ -79,6 +86,19 @@ fn event(reader: &Reader<'_>) -> Result<Event, Unrecognised> {
         amount: amount::of(minor.as_deref(), currency.as_deref()),
         currency,
         aliases: order.map(|order| alias(order.into_owned())).into_iter().collect(),
+    })
+}
+
+/// A refund comes with its payment, which says how much of it was given back in all.
+fn step(kind: &str, payment: Value<'_>) -> Result<Option<Step>, Unrecognised> {
+    Ok(match kind {
+        "payment.authorized" => Some(Step::Authorised),
+        "payment_link.expired" | "invoice.expired" => Some(Step::Expired),
+        "refund.processed" => match (payment.get("amount_refunded").amount()?, payment.get("amount").amount()?) {
+            (Some(refunded), Some(paid)) => Some(if refunded == paid { Step::Whole } else { Step::Part }),
+            _ => None,
+        },
+        _ => None,
     })
 }
 

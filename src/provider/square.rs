@@ -6,7 +6,7 @@ use http::StatusCode;
 
 use super::{
     amount,
-    contract::{Ack, Keyring, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
+    contract::{Ack, Keyring, Moves, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
     extract::{Reader, Value},
     signature::{self, Tag},
 };
@@ -30,6 +30,8 @@ pub static SQUARE: Provider = Provider {
     inquiry: None,
     ack: Ack::empty(StatusCode::OK),
     refusal: 403,
+    paid_once: &[],
+    moves: Moves::Undocumented,
     answer_limit: Duration::from_secs(10),
     retry_span: Duration::from_secs(24 * 3600),
     sources: &[
@@ -66,6 +68,7 @@ fn event(json: Value<'_>) -> Result<Event, Unrecognised> {
         reference: reference.needed()?.into_owned(),
         event_id: Some(json.get("event_id").needed()?.into_owned()),
         state,
+        step: None,
         detail,
         facts: facts([("type", Some(&kind)), ("status", status.as_deref()), ("minor", minor.as_deref())]),
         event_type: Some(kind),

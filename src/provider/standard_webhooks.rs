@@ -7,7 +7,7 @@ use ring::signature::{ED25519, UnparsedPublicKey};
 
 use super::{
     amount,
-    contract::{Ack, Keyring, Provider, Scheme, Secret, SecretKind, Signing, Unrecognised, facts},
+    contract::{Ack, Keyring, Moves, Provider, Scheme, Secret, SecretKind, Signing, Unrecognised, facts},
     extract::{Reader, Value, decimal},
     signature::{self, Tag, VerifyingKey},
 };
@@ -34,6 +34,8 @@ pub static STANDARD_WEBHOOKS: Provider = Provider {
     inquiry: None,
     ack: Ack::empty(StatusCode::OK),
     refusal: 401,
+    paid_once: &[],
+    moves: Moves::Undocumented,
     answer_limit: Duration::from_secs(15),
     retry_span: Duration::from_secs(76 * 3600),
     sources: &["https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md"],
@@ -70,6 +72,7 @@ fn event(reader: &Reader<'_>) -> Result<Event, Unrecognised> {
         reference: reference(data).needed()?.into_owned(),
         event_id: Some(id.into_owned()),
         state: state(&kind),
+        step: None,
         detail: None,
         facts: facts([("type", Some(&kind)), ("status", status.as_deref()), ("amount", said.as_deref())]),
         event_type: Some(kind),

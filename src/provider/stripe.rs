@@ -6,12 +6,12 @@ use http::StatusCode;
 
 use super::{
     amount,
-    contract::{Ack, Keyring, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
+    contract::{Ack, Keyring, LateMove, Moves, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
     extract::{Reader, Value},
     signature::{self, Tag},
 };
 use crate::{
-    callback::{Alias, Event, Signature, State},
+    callback::{Alias, Event, Signature, State, Step},
     time::Timestamp,
 };
 
@@ -33,6 +33,19 @@ pub static STRIPE: Provider = Provider {
     inquiry: None,
     ack: Ack::empty(StatusCode::OK),
     refusal: 400,
+    paid_once: &[],
+    moves: Moves::Documented(&[
+        LateMove {
+            after: State::Failed,
+            comes: State::Pending,
+            source: "https://docs.stripe.com/payments/paymentintents/lifecycle (a failed try leaves the intent open)",
+        },
+        LateMove {
+            after: State::ChargedBack,
+            comes: State::Paid,
+            source: "https://docs.stripe.com/disputes/how-disputes-work (a dispute that is won)",
+        },
+    ]),
     // It publishes none.
     answer_limit: Duration::from_secs(10),
     retry_span: Duration::from_secs(3 * 24 * 3600),
@@ -72,6 +85,7 @@ fn event(json: Value<'_>) -> Result<Event, Unrecognised> {
         reference,
         event_id: Some(json.get("id").needed()?.into_owned()),
         state,
+        step: step(&kind, object)?,
         detail,
         facts: facts([("type", Some(&kind)), ("status", status.as_deref()), ("minor", minor.as_deref())]),
         event_type: Some(kind),
@@ -145,6 +159,21 @@ fn state(kind: &str, status: Option<&str>, captured: Option<bool>) -> (Option<St
         _ => return (None, status.map(str::to_owned)),
     };
     (Some(state), status.filter(|status| *status != "succeeded").map(str::to_owned))
+}
+
+/// A charge says whether all of it was given back.
+fn step(kind: &str, object: Value<'_>) -> Result<Option<Step>, Unrecognised> {
+    Ok(match kind {
+        "payment_intent.amount_capturable_updated" => Some(Step::Authorised),
+        "charge.succeeded" if object.get("captured").flag()? == Some(false) => Some(Step::Authorised),
+        "charge.expired" | "checkout.session.expired" => Some(Step::Expired),
+        "charge.refunded" => match (object.get("amount_refunded").amount()?, object.get("amount").amount()?) {
+            _ if object.get("refunded").flag()? == Some(true) => Some(Step::Whole),
+            (Some(refunded), Some(charged)) => Some(if refunded == charged { Step::Whole } else { Step::Part }),
+            _ => None,
+        },
+        _ => None,
+    })
 }
 
 /// `t=<seconds>,v1=<hex>[,v1=<hex>…]` over the time, a point and the body.

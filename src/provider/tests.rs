@@ -13,8 +13,9 @@ use serde_json::Value;
 
 use super::{contract::*, extract::*, *};
 use crate::{
-    callback::{Alias, RequestView, Signature},
+    callback::{Alias, RequestView, Signature, State, Step},
     time::Timestamp,
+    transaction::money::{Money, Told},
 };
 
 /// A request that owns its parts.
@@ -208,7 +209,8 @@ fn reads_as_expected(
         tell("amount", event.amount.as_deref());
         tell("currency", event.currency.as_deref());
         // The provider's own words need not be repeated everywhere.
-        let words = [("event_type", &event.event_type), ("detail", &event.detail)];
+        let step = event.step.map(|step| step.as_str().to_owned());
+        let words = [("event_type", &event.event_type), ("detail", &event.detail), ("step", &step)];
         for (what, is) in words.into_iter().filter(|(what, _)| expected.get(what).is_some()) {
             tell(what, is.as_deref());
         }
@@ -536,6 +538,27 @@ proptest! {
             }
             let verdict = owner.scheme.check(&reader, &KEYRINGS[owner.name], *now);
             prop_assert!(!covered || body == recorded.body || verdict != Signature::Valid, "{} {verdict:?}", owner.name);
+        }
+    }
+}
+
+#[test]
+fn each_provider_that_documents_its_moves_says_where() {
+    let documented: Vec<_> = PROVIDERS.iter().filter(|provider| provider.moves != Moves::Undocumented).collect();
+    assert!(documented.len() >= 4);
+    for provider in documented {
+        let Moves::Documented(moves) = provider.moves else { continue };
+        for late in moves {
+            assert!(late.source.starts_with("https://"), "{}: {late:?}", provider.name);
+            let forward = (late.after, late.comes);
+            let mut money = Money::default();
+            for state in [State::Paid, late.after] {
+                let step = (state == State::Refunded).then_some(Step::Whole);
+                money = money.and(Told { state, step });
+            }
+            let told = Told { state: late.comes, step: None };
+            assert!(money.makes_stale(told, Moves::Documented(&[])), "{}: {forward:?} needs no word", provider.name);
+            assert!(!money.makes_stale(told, provider.moves), "{}: {forward:?}", provider.name);
         }
     }
 }

@@ -7,7 +7,7 @@ use ring::signature::RSA_PKCS1_2048_8192_SHA256;
 
 use super::{
     amount,
-    contract::{Ack, Keyring, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
+    contract::{Ack, Keyring, Moves, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
     extract::Reader,
     signature::{self, Certificate, Hash, VerifyingKey},
 };
@@ -35,6 +35,8 @@ pub static UNIONPAY: Provider = Provider {
     inquiry: None,
     ack: Ack::empty(StatusCode::OK),
     refusal: 400,
+    paid_once: &[],
+    moves: Moves::Undocumented,
     // It publishes none.
     answer_limit: Duration::from_secs(10),
     retry_span: Duration::from_secs(24 * 3600),

@@ -11,7 +11,7 @@ use ring::hmac;
 
 use super::{
     amount,
-    contract::{Ack, Keyring, Provider, Scheme, Secret, SecretKind, Signing, Unrecognised, facts},
+    contract::{Ack, Keyring, Moves, Provider, Scheme, Secret, SecretKind, Signing, Unrecognised, facts},
     extract::{Elements, Reader},
     signature::{self, Hash, Tag, VerifyingKey},
 };
@@ -42,6 +42,8 @@ pub static WECHATPAY_V2: Provider = Provider {
         body: "<xml><return_code><![CDATA[SUCCESS]]></return_code><return_msg><![CDATA[OK]]></return_msg></xml>",
     },
     refusal: 400,
+    paid_once: &[],
+    moves: Moves::Undocumented,
     // It publishes none; that of v3.
     answer_limit: Duration::from_secs(5),
     retry_span: Duration::from_secs(25 * 3600),

@@ -7,7 +7,7 @@ use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 
 use super::{
     amount,
-    contract::{Ack, Keyring, Provider, Scheme, Secret, SecretKind, Signing, Unrecognised, facts},
+    contract::{Ack, Keyring, Moves, Provider, Scheme, Secret, SecretKind, Signing, Unrecognised, facts},
     extract::{Reader, Value},
     signature::{self, VerifyingKey},
 };
@@ -34,6 +34,8 @@ pub static WECHATPAY_V3: Provider = Provider {
     inquiry: None,
     ack: Ack::empty(StatusCode::NO_CONTENT),
     refusal: 401,
+    paid_once: &[],
+    moves: Moves::Undocumented,
     answer_limit: Duration::from_secs(5),
     retry_span: Duration::from_secs(25 * 3600),
     sources: &[
@@ -73,6 +75,7 @@ fn told(json: Value<'_>, inside: Value<'_>) -> Result<Event, Unrecognised> {
         reference: inside.get("transaction_id").needed()?.into_owned(),
         event_id: Some(json.get("id").needed()?.into_owned()),
         state,
+        step: None,
         detail: if state.is_none() { status.as_deref().map(str::to_owned) } else { None },
         facts: facts([
             ("type", Some(&kind)),

@@ -6,7 +6,7 @@ use http::StatusCode;
 
 use super::{
     amount,
-    contract::{Ack, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
+    contract::{Ack, Moves, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
     extract::Reader,
     signature,
 };
@@ -30,6 +30,8 @@ pub static XENDIT: Provider = Provider {
     inquiry: None,
     ack: Ack::empty(StatusCode::OK),
     refusal: 401,
+    paid_once: &[],
+    moves: Moves::Undocumented,
     // It publishes none.
     answer_limit: Duration::from_secs(10),
     retry_span: Duration::from_secs(24 * 3600),
@@ -68,6 +70,7 @@ fn event(reader: &Reader<'_>) -> Result<Event, Unrecognised> {
         reference: reference.needed()?.into_owned(),
         event_id: reader.header(EVENT_ID)?.map(Cow::into_owned),
         state,
+        step: None,
         detail: if state.is_none() { status.as_deref().map(str::to_owned) } else { None },
         facts: facts([
             ("type", Some(&kind)),

@@ -67,6 +67,7 @@ pub struct Choices {
     pub identity_places: Option<Vec<Place>>,
     pub signature_required: Option<bool>,
     pub identity: Option<IdentityBy>,
+    pub paid_once: Option<Arc<[Arc<str>]>>,
     pub lock: Option<LockBy>,
     pub hold: Option<Duration>,
     pub linger: Option<Duration>,
@@ -138,6 +139,7 @@ impl Choices {
     /// Replaces what is chosen here in a policy.
     pub fn lay_over(&self, policy: &mut Policy) {
         lay(&mut policy.identity, self.identity.as_ref());
+        lay(&mut policy.paid_once, self.paid_once.as_ref());
         lay(&mut policy.lock, self.lock.as_ref());
         lay(&mut policy.hold, self.hold.as_ref());
         lay(&mut policy.linger, self.linger.as_ref());

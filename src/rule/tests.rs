@@ -7,7 +7,7 @@ use http::StatusCode;
 use super::*;
 use crate::{
     expression::WHEN,
-    provider::contract::{Ack, Scheme, Unrecognised},
+    provider::contract::{Ack, Moves, Scheme, Unrecognised},
     rule::{matcher::HeaderPattern, path::Template},
     transaction::policy::{IdentityBy, OnUnknown},
 };
@@ -24,6 +24,8 @@ static SLOW: Provider = Provider {
     inquiry: None,
     ack: Ack { status: StatusCode::OK, content_type: None, body: "" },
     refusal: 400,
+    paid_once: &[],
+    moves: Moves::Undocumented,
     answer_limit: Duration::from_secs(5),
     retry_span: Duration::from_secs(30 * 24 * 3600),
     sources: &[],

@@ -24,8 +24,9 @@ use crate::{
         history::{Arrived, Deed, Line, Outcome, Reason, What},
         learned::{Doubt, Lesson},
         lock::{Claimed, Era, LeaseId, LockName},
+        money::{Money, Stage},
         policy::Policy,
-        state::{Carried, Claim, Delivery, Fate, Letter, Phase, StoredRequest, Transaction},
+        state::{Bill, Carried, Claim, Delivery, Fate, Letter, Phase, StoredRequest, Transaction},
     },
 };
 
@@ -61,7 +62,15 @@ fn delivery(id: u64, transaction: &str, phase: Phase) -> Delivery {
     let letter = Letter {
         request: Arc::new(request),
         provider: "test",
-        events: vec![Carried { reference: "tr".into(), transaction, identity, windowed: false, told: 0, state: None }],
+        events: vec![Carried {
+            reference: "tr".into(),
+            transaction,
+            identity,
+            windowed: false,
+            told: 0,
+            state: None,
+            step: None,
+        }],
         claimed: claimed("tr"),
         policy: Arc::new(Policy::default()),
         arrived: T0,
@@ -257,6 +266,47 @@ pub(super) async fn links_and_returns_are_remembered_for_a_time_and_no_more_than
     }
     assert!(!ask(hash, T0).await.returned, "what would be forgotten first is forgotten early");
     assert!(ask(name("hash", "19"), T0).await.returned);
+}
+
+fn pays(bill: &str, version: u64, payers: &[&str]) -> Transition {
+    let paid_by = payers.iter().map(|payer| key(payer)).collect();
+    Transition { bills: vec![(key(bill), Bill { version, paid_by })], ..Transition::default() }
+}
+
+pub(super) async fn a_bill_is_written_over_the_version_that_was_read_and_tells_what_has_paid_it<S: Store>(
+    make: impl Fn(Options) -> S,
+) {
+    let bounds = Options { bills_retained: Duration::from_secs(60), max_bills: 4, ..Options::default() };
+    let store = make(bounds);
+    let ask = async |bill, now| store.load(Want::Arrival(&[], &[], &[key(bill)]), now).await.unwrap();
+    assert!(ask("1001", T0).await.bills.is_empty());
+    let money = Money { stage: Stage::Refunded, paid: true };
+    store.commit(put("a", Transaction { money, ..settled(later(600)) }), T0).await.unwrap();
+    store.commit(pays("1001", 0, &["a"]), T0).await.unwrap();
+    // Of two who saw the same one stands, and the other finds him.
+    assert!(matches!(store.commit(pays("1001", 0, &["b"]), T0).await, Err(CommitError::Conflict)));
+    let seen = ask("1001", T0).await;
+    let (bill, version) = (&seen.bills[0].1, seen.bills[0].1.version);
+    assert_eq!((seen.bills[0].0, &bill.paid_by[..]), (key("1001"), &[key("a")][..]));
+    assert_eq!(seen.payers, [(key("a"), money)]);
+    assert!(seen.transactions.is_empty() && version > 0);
+    let twice = store.load(Want::Arrival(&[], &[], &[key("1001"); 2]), T0).await.unwrap();
+    assert_eq!((twice.bills.len(), twice.payers.len()), (1, 1));
+    store.commit(pays("1001", version, &["a", "b"]), later(30)).await.unwrap();
+    assert!(matches!(store.commit(pays("1001", version, &["c"]), later(30)).await, Err(CommitError::Conflict)));
+    let seen = ask("1001", later(89)).await;
+    assert_eq!((seen.bills[0].1.paid_by.len(), seen.payers.len()), (2, 1), "of the other nothing is known");
+    // From its last payment.
+    assert!(ask("1001", later(90)).await.bills.is_empty());
+    store.commit(pays("1001", 0, &["d"]), later(90)).await.unwrap();
+    assert_eq!(ask("1001", later(90)).await.bills[0].1.paid_by, [key("d")]);
+    for n in 0..9 {
+        store.commit(pays(&n.to_string(), 0, &["e"]), later(91)).await.unwrap();
+    }
+    assert!(ask("1001", later(91)).await.bills.is_empty(), "what would be forgotten first is forgotten early");
+    assert_eq!(ask("8", later(91)).await.bills.len(), 1);
+    while store.forget(later(9999), 1).await.unwrap() {}
+    assert!(ask("8", later(91)).await.bills.is_empty());
 }
 
 fn lesson(subjects: &[LockName], names: &[LockName]) -> Transition {
@@ -548,6 +598,7 @@ on_every_engine!(
     what_is_due_comes_earliest_first_and_asking_changes_nothing,
     what_lingers_frees_its_place_and_what_is_kept_does_not,
     links_and_returns_are_remembered_for_a_time_and_no_more_than_a_number,
+    a_bill_is_written_over_the_version_that_was_read_and_tells_what_has_paid_it,
     what_answers_taught_is_found_by_what_a_payer_brings_for_a_time_and_of_no_more_than_a_number,
     a_link_that_comes_too_late_is_counted_and_one_that_is_in_time_shows_at_the_lease,
     what_has_expired_is_forgotten_in_steps_and_what_is_unsettled_never,

@@ -299,7 +299,7 @@ impl Inner {
     ) -> Result<(Vec<LeaseId>, Option<watch::Receiver<Word>>), CommitError> {
         self.usable()?;
         self.latest = self.latest.max(now);
-        self.state.check(&transition)?;
+        self.state.check(&transition, now)?;
         let mut waits = transition.waits(shared.options.durable);
         if waits {
             let begun = transition.deliveries.iter().filter_map(|change| begun(&self.state, change));
@@ -371,7 +371,7 @@ impl Store for Embedded {
             inner.usable()?;
             let view = inner.state.look(want, now);
             let waiting = match want {
-                Want::Transactions(..) => inner.wait_for(&view, &self.shared),
+                Want::Transactions(..) | Want::Arrival(..) => inner.wait_for(&view, &self.shared),
                 // Of this no answer is made, only another commit.
                 Want::Delivery(_) => None,
             };

@@ -17,7 +17,8 @@ use crate::{
         history::{Line, What},
         learned::Learned,
         lock::{LeaseId, LockName, Table},
-        state::{Claim, Delivery, Fate, Phase, Transaction, Window},
+        money::Money,
+        state::{Bill, Claim, Delivery, Fate, Phase, Transaction, Window},
     },
 };
 
@@ -40,6 +41,10 @@ pub struct Options {
     pub names_retained: Duration,
     /// So often at most; above, what would be forgotten first is forgotten early.
     pub max_names: usize,
+    /// How long it is remembered what has paid a bill, from its last payment.
+    pub bills_retained: Duration,
+    /// So many bills at most; above, what would be forgotten first is forgotten early.
+    pub max_bills: usize,
     /// Payers of whom it is remembered what they have begun; above, nothing is learned of more.
     pub max_payers: usize,
 }
@@ -55,6 +60,8 @@ impl Default for Options {
             max_repeats: 50,
             names_retained: Duration::from_secs(3600),
             max_names: 200_000,
+            bills_retained: Duration::from_secs(30 * 24 * 3600),
+            max_bills: 500_000,
             max_payers: 50_000,
         }
     }
@@ -80,6 +87,8 @@ pub(super) struct State {
     pub(super) locks: Table,
     pub(super) leases: HashMap<LeaseId, Timestamp, Spread>,
     leases_due: BTreeSet<(Timestamp, LeaseId)>,
+    pub(super) bills: HashMap<Key, Billed, Spread>,
+    bills_expiring: VecDeque<(Timestamp, Key)>,
     pub(super) names: HashMap<Key, Remembered, Spread>,
     names_expiring: VecDeque<(Timestamp, Key)>,
     learned: Learned,
@@ -101,7 +110,7 @@ struct Kept {
     version: u64,
     /// The minute under which its expiry is noted; 0 where it is not.
     noted: u32,
-    final_state_seen: bool,
+    money: Money,
     identity: Key,
     fate: Fate,
     told: u64,
@@ -119,12 +128,12 @@ struct Rest {
 impl Kept {
     /// `None` where there is nothing to remember; that money has moved is forgotten with the last identity.
     fn pack(transaction: Transaction, noted: u32) -> Option<Box<Self>> {
-        let Transaction { version, claims, final_state_seen } = transaction;
+        let Transaction { version, claims, money } = transaction;
         let mut more = claims.into_iter();
         let Claim { identity, fate, told, window, rode } = more.next()?;
         let plain = window.is_none() && rode.is_none() && more.len() == 0;
         let rest = (!plain).then(|| Box::new(Rest { window, rode, more: more.collect() }));
-        Some(Box::new(Self { version, noted, final_state_seen, identity, fate, told, rest }))
+        Some(Box::new(Self { version, noted, money, identity, fate, told, rest }))
     }
 
     fn unpack(&self) -> Transaction {
@@ -134,8 +143,15 @@ impl Kept {
         let mut claims = Vec::with_capacity(1 + more.len());
         claims.push(Claim { identity: self.identity, fate: self.fate.clone(), told: self.told, window, rode });
         claims.extend_from_slice(more);
-        Transaction { version: self.version, claims, final_state_seen: self.final_state_seen }
+        Transaction { version: self.version, claims, money: self.money }
     }
+}
+
+/// A bill, and until when it is remembered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Billed {
+    pub(super) bill: Bill,
+    pub(super) until: Timestamp,
 }
 
 /// What is remembered of a name.
@@ -153,6 +169,8 @@ pub(super) enum Touched {
     Transaction(Key),
     /// What was remembered of a name.
     Name(Key),
+    /// A bill.
+    Bill(Key),
 }
 
 /// Names that are linked to one name; more are not remembered.
@@ -185,6 +203,8 @@ impl State {
             locks: Table::new(options.places),
             leases: HashMap::default(),
             leases_due: BTreeSet::new(),
+            bills: HashMap::default(),
+            bills_expiring: VecDeque::new(),
             names: HashMap::default(),
             names_expiring: VecDeque::new(),
             learned: Learned::new(options.names_retained, options.max_payers),
@@ -208,6 +228,9 @@ impl State {
     pub(super) fn look(&self, want: Want<'_>, now: Timestamp) -> View {
         match want {
             Want::Transactions(keys, names) => self.view(keys.iter().copied(), names, now),
+            Want::Arrival(keys, names, bills) => {
+                self.with_bills(self.view(keys.iter().copied(), names, now), bills, now)
+            }
             Want::Delivery(id) => match self.deliveries.get(&id) {
                 None => View::default(),
                 Some(delivery) => {
@@ -224,7 +247,7 @@ impl State {
 
     /// Makes a transition true, or changes nothing.
     pub(super) fn commit(&mut self, transition: Transition, now: Timestamp) -> Result<Vec<LeaseId>, CommitError> {
-        self.check(&transition)?;
+        self.check(&transition, now)?;
         self.write(transition, now, |_| ());
         let mut granted = Vec::new();
         self.locks.advance(&mut granted);
@@ -345,15 +368,34 @@ impl State {
         view
     }
 
+    fn with_bills(&self, mut view: View, keys: &[Key], now: Timestamp) -> View {
+        for key in keys {
+            let Some(billed) = self.bills.get(key).filter(|billed| now < billed.until) else { continue };
+            if view.bills.iter().any(|(known, _)| known == key) {
+                continue;
+            }
+            let money = |payer: &Key| Some((*payer, self.transactions[shard(payer)].get(payer)?.money));
+            view.payers.extend(billed.bill.paid_by.iter().filter_map(money));
+            view.bills.push((*key, billed.bill.clone()));
+        }
+        view
+    }
+
     /// Everything that can be wrong with a commit, before anything is written.
-    pub(super) fn check(&self, transition: &Transition) -> Result<(), CommitError> {
+    pub(super) fn check(&self, transition: &Transition, now: Timestamp) -> Result<(), CommitError> {
         let version = |id: &LeaseId| self.deliveries.get(id).map_or(0, |delivery| delivery.version);
         let same_transactions = transition.transactions.iter().all(|(key, wanted)| self.version(key) == wanted.version);
         let same_deliveries = transition.deliveries.iter().all(|change| match change {
             Change::Put(delivery) => version(&delivery.id) == delivery.version,
             Change::Remove(id, expected) => version(id) == *expected,
         });
-        if !same_transactions || !same_deliveries {
+        // One that has lapsed and is not forgotten yet is seen by nobody.
+        let billed = |key: &Key| self.bills.get(key).filter(|billed| now < billed.until);
+        let same_bills = transition
+            .bills
+            .iter()
+            .all(|(key, wanted)| billed(key).map_or(0, |known| known.bill.version) == wanted.version);
+        if !same_transactions || !same_bills || !same_deliveries {
             return Err(CommitError::Conflict);
         }
         for change in &transition.locks {
@@ -385,6 +427,12 @@ impl State {
         }
         for change in transition.locks {
             self.write_lock(change);
+        }
+        for (key, bill) in transition.bills {
+            while self.bills_expiring.len() >= self.options.max_bills.max(1) {
+                self.forget_bill().into_iter().for_each(|bill| touched(Touched::Bill(bill)));
+            }
+            self.take_up_bill(key, Billed { bill, until: now.after(self.options.bills_retained) });
         }
         let until = now.after(self.options.names_retained);
         while self.names_expiring.len() > self.options.max_names {
@@ -451,8 +499,17 @@ impl State {
         self.names.insert(key, remembered);
     }
 
-    /// All names have been taken up: those that lapse first come first.
+    /// A bill, as it is or was found to be remembered.
+    pub(super) fn take_up_bill(&mut self, key: Key, mut billed: Billed) {
+        self.versions += 1;
+        billed.bill.version = self.versions;
+        self.bills_expiring.push_back((billed.until, key));
+        self.bills.insert(key, billed);
+    }
+
+    /// All names and bills have been taken up: those that lapse first come first.
     pub(super) fn sort_names(&mut self) {
+        self.bills_expiring.make_contiguous().sort_unstable();
         self.names_expiring.make_contiguous().sort_unstable();
     }
 
@@ -593,6 +650,13 @@ impl State {
         self.names.remove(&key).map(|_| key)
     }
 
+    /// The bill that was forgotten, if the one that would lapse first was not paid again since.
+    fn forget_bill(&mut self) -> Option<Key> {
+        let (until, key) = self.bills_expiring.pop_front()?;
+        self.bills.get(&key).filter(|billed| billed.until <= until)?;
+        self.bills.remove(&key).map(|_| key)
+    }
+
     /// Forgets what has expired, at most `limit` of it; whether there is more. Says what it touched.
     pub(super) fn forget(&mut self, now: Timestamp, limit: usize, mut touched: impl FnMut(Touched)) -> bool {
         let mut left = limit;
@@ -609,6 +673,13 @@ impl State {
             }
             left -= 1;
             self.forget_name().into_iter().for_each(|name| touched(Touched::Name(name)));
+        }
+        while self.bills_expiring.front().is_some_and(|(until, _)| *until <= now) {
+            if left == 0 {
+                return true;
+            }
+            left -= 1;
+            self.forget_bill().into_iter().for_each(|bill| touched(Touched::Bill(bill)));
         }
         if self.learned.forget(now, left) {
             return true;

@@ -7,11 +7,12 @@ use super::{
     history::{Arrived, Line, Reason, What},
     identity::Identified,
     lock::{Claimed, LeaseId},
+    money::{Moves, Told},
     policy::{AnswerBy, OnDuplicate, Policy, Treatment},
-    state::{Carried, Claim, Delivery, Fate, Letter, Phase, StoredRequest, Transaction, Window},
+    state::{Bill, Carried, Claim, Delivery, Fate, Letter, Phase, StoredRequest, Transaction, Window},
 };
 use crate::{
-    callback::{Answer, State},
+    callback::{Answer, Key, State, Step},
     time::Timestamp,
 };
 
@@ -24,10 +25,32 @@ pub struct Arriving {
     pub reference: Arc<str>,
     /// What it says happened.
     pub state: Option<State>,
+    /// And the finer step of that.
+    pub step: Option<Step>,
+    /// Which way its provider's payments go.
+    pub moves: Moves,
+    /// What it is a payment of, that is paid once.
+    pub bills: Vec<Key>,
     /// Whether a signature vouches for what it tells.
     pub verified: bool,
     /// What its rule chose.
     pub policy: Arc<Policy>,
+}
+
+impl Arriving {
+    fn money(&self) -> Option<Told> {
+        self.state.map(|state| Told { state, step: self.step })
+    }
+
+    /// Whether somebody vouches that it tells of money that has come in. An order that is paid is not one more payment.
+    fn is_a_payment(&self) -> bool {
+        self.verified && self.state == Some(State::Paid) && self.step != Some(Step::Order)
+    }
+
+    /// Whether a person has to see it, though nothing else is done about it: that money moved, which the app was told of before.
+    fn moves_money(&self) -> bool {
+        self.state == Some(State::Paid)
+    }
 }
 
 /// A webhook that has been read whole.
@@ -184,9 +207,11 @@ pub fn arrive(view: &View, arrival: Arrival, now: Timestamp) -> (Decided, Transi
 }
 
 fn decide(view: &View, arrival: Arrival, now: Timestamp) -> (Decided, Transition) {
-    let findings: Vec<Finding> = arrival.events.iter().map(|event| find(view, &arrival, event, now)).collect();
+    let mut findings: Vec<Finding> = arrival.events.iter().map(|event| find(view, &arrival, event, now)).collect();
     if let Some(chosen) = brings_something_new(&arrival, &findings) {
-        return deliver(view, arrival, &findings, chosen, now);
+        let bills = pay(view, &arrival, &mut findings);
+        let (decided, transition) = deliver(view, arrival, &findings, chosen, now);
+        return (decided, Transition { bills, ..transition });
     }
     if let Some(stale) = stale_for_a_person(&arrival, &findings) {
         let arrival = Arrival { kept: Some((Decision::Stale, Reason::Stale)), ..arrival };
@@ -250,6 +275,9 @@ pub fn turned_away(arrival: Arrival, now: Timestamp) -> Transition {
     for_a_person(arrival.id, arrival, &policy, Reason::Overflow, now, &mut transition);
     transition
 }
+
+/// So many payments of one bill are remembered; who pays it beyond these is told of all the same.
+const MOST_PAYERS: usize = 8;
 
 /// What one event by itself comes to.
 struct Finding {
@@ -333,10 +361,12 @@ fn is_known(claim: &Claim, now: Timestamp) -> bool {
 
 fn find_new(transaction: Option<&Transaction>, event: &Arriving, now: Timestamp) -> Finding {
     let known = transaction.is_some_and(|t| t.claims.iter().any(|claim| is_known(claim, now)));
-    let stale = event.state == Some(State::Pending) && transaction.is_some_and(|t| t.final_state_seen);
+    let stale = transaction.zip(event.money()).is_some_and(|(t, told)| t.money.makes_stale(told, event.moves));
     let (decision, why) = match (known, stale) {
         (_, true) => {
             let course = match event.policy.on_stale {
+                // Nobody else sees to it that the money is where it should be.
+                Treatment::Ack if event.moves_money() => Course::Keep,
                 Treatment::Ack => Course::Ack,
                 Treatment::Refuse => Course::Refuse,
                 Treatment::Forward => Course::Unremembered,
@@ -388,6 +418,9 @@ fn find_pending(delivery: &Delivery, claim: &Claim, event: &Arriving, now: Times
             let why = "the same event tells another state than the one that waits for a person";
             return Finding { decision: Decision::Conflict, course: Course::Unremembered, why, trailing: false };
         }
+        Phase::Review { reason: Reason::Stale, .. } if event.policy.on_stale == Treatment::Ack => {
+            (Course::Ack, "an older state than one already delivered, which a person looks at")
+        }
         Phase::Review { since, .. } if now < since.after(policy.review_retryable) => {
             (Course::Retryable, "it waits for a person")
         }
@@ -434,7 +467,7 @@ fn arrived(event: &Arriving, decision: Decision, why: &'static str, arrival: &Ar
 }
 
 const fn is_new(decision: Decision) -> bool {
-    matches!(decision, Decision::First | Decision::NewState | Decision::Conflict)
+    matches!(decision, Decision::First | Decision::NewState | Decision::SecondPayment | Decision::Conflict)
 }
 
 /// The new event whose policy the delivery gets: of several, the one that lingers longest.
@@ -482,13 +515,15 @@ fn deliver(
         });
     }
     let why = findings[chosen].why;
-    if decisions.contains(&Decision::Conflict) && !shadow {
+    if let Some(reason) = to_be_looked_at(&decisions).filter(|_| !shadow) {
         // It goes its way, and somebody has to look at it all the same: an entry that claims nothing.
-        for_a_person(arrival.next, arrival.clone(), &policy, Reason::Conflict, now, &mut transition);
+        for_a_person(arrival.next, arrival.clone(), &policy, reason, now, &mut transition);
     }
-    if let Some((_, reason)) = arrival.kept {
+    if let Some((kept, reason)) = arrival.kept {
         for_a_person(arrival.id, arrival, &policy, reason, now, &mut transition);
-        return (Decided { decisions, course: Course::Keep, why }, transition);
+        let acknowledged = kept == Decision::Stale && policy.on_stale == Treatment::Ack;
+        let course = if acknowledged { Course::Ack } else { Course::Keep };
+        return (Decided { decisions, course, why }, transition);
     }
     let phase = if shadow {
         Phase::InFlight { lease_until: now.after(policy.timeout + LEASE_MARGIN) }
@@ -522,6 +557,43 @@ fn deliver(
     (Decided { decisions, course, why }, transition)
 }
 
+/// Why a person has to look at what goes its way.
+fn to_be_looked_at(decisions: &[Decision]) -> Option<Reason> {
+    let reasons = [(Decision::SecondPayment, Reason::SecondPayment), (Decision::Conflict, Reason::Conflict)];
+    reasons.into_iter().find_map(|(decision, reason)| decisions.contains(&decision).then_some(reason))
+}
+
+/// The bills that this pays; what pays one that another payment has paid is found to be the second. Written over the version
+/// that was seen, so that of two that come at once one is.
+fn pay(view: &View, arrival: &Arrival, findings: &mut [Finding]) -> Vec<(Key, Bill)> {
+    let mut written: Vec<(Key, Bill)> = Vec::new();
+    for (event, finding) in arrival.events.iter().zip(findings) {
+        if !is_new(finding.decision) || !event.is_a_payment() {
+            continue;
+        }
+        let payer = event.identified.transaction;
+        for key in &event.bills {
+            let at = written.iter().position(|(known, _)| known == key).unwrap_or_else(|| {
+                written.push((*key, view.bill(*key).cloned().unwrap_or_default()));
+                written.len() - 1
+            });
+            let paid_by = &mut written[at].1.paid_by;
+            if paid_by.contains(&payer) {
+                continue;
+            }
+            paid_by.retain(|other| !view.has_lost_its_money(*other));
+            if !paid_by.is_empty() && finding.decision != Decision::Conflict {
+                let why = "another payment has paid the same: one of the two has to be given back";
+                (finding.decision, finding.why) = (Decision::SecondPayment, why);
+            }
+            paid_by.truncate(MOST_PAYERS - 1);
+            paid_by.push(payer);
+        }
+    }
+    written.retain(|(key, bill)| view.bill(*key) != Some(bill));
+    written
+}
+
 /// Makes an arrival a delivery that waits for a person.
 fn for_a_person(
     id: LeaseId,
@@ -549,6 +621,7 @@ fn new_delivery(id: LeaseId, arrival: Arrival, policy: Arc<Policy>, phase: Phase
         windowed: event.identified.windowed,
         told: event.identified.told,
         state: event.state,
+        step: event.step,
     };
     let letter = Letter {
         events: arrival.events.iter().map(carried).collect(),

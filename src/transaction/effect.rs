@@ -3,10 +3,11 @@
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use super::{
-    history::{Deed, Line, Outcome},
+    history::{Deed, Line, Outcome, Reason},
     learned::{Begun, Lesson},
     lock::{Claimed, LeaseId, LockName},
-    state::{Delivery, Phase, Transaction, Window},
+    money::Money,
+    state::{Bill, Delivery, Phase, Transaction, Window},
 };
 use crate::{
     callback::{Answer, Key},
@@ -18,6 +19,10 @@ use crate::{
 pub struct View {
     /// The transactions, and the key of each; one that is unknown is not listed.
     pub transactions: Vec<(Key, Transaction)>,
+    /// Every bill at hand, and the key of each; one that is unknown is not listed.
+    pub bills: Vec<(Key, Bill)>,
+    /// What the app has been told of the money of those who have paid them; those of whom nothing is known are not listed.
+    pub payers: Vec<(Key, Money)>,
     /// Every unsettled delivery that their claims name.
     pub deliveries: Vec<Delivery>,
     /// Other names that are remembered for the names at hand.
@@ -35,6 +40,16 @@ pub struct View {
 impl View {
     pub(super) fn transaction(&self, key: Key) -> Option<&Transaction> {
         self.transactions.iter().find(|(known, _)| *known == key).map(|(_, transaction)| transaction)
+    }
+
+    /// Who has paid this bill, as far as is known.
+    pub(super) fn bill(&self, key: Key) -> Option<&Bill> {
+        self.bills.iter().find(|(known, _)| *known == key).map(|(_, bill)| bill)
+    }
+
+    /// Whether the app has been told that nothing is left of the money of this transaction.
+    pub(super) fn has_lost_its_money(&self, key: Key) -> bool {
+        self.payers.iter().any(|(payer, money)| *payer == key && money.is_gone())
     }
 
     /// The delivery with this name.
@@ -177,6 +192,8 @@ pub enum Durable {
 pub struct Transition {
     /// Transactions as they shall be, over the version each carries.
     pub transactions: Vec<(Key, Transaction)>,
+    /// Bills as they shall be, over the version each carries.
+    pub bills: Vec<(Key, Bill)>,
     /// Deliveries as they shall be.
     pub deliveries: Vec<Change>,
     /// Changes of the lock table.
@@ -207,6 +224,26 @@ impl Transition {
 }
 
 impl Transition {
+    /// Whether it changes nothing of what is known, lines of history aside.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        self.transactions.is_empty()
+            && self.bills.is_empty()
+            && self.deliveries.is_empty()
+            && self.locks.is_empty()
+            && self.links.is_empty()
+            && self.lessons.is_empty()
+    }
+
+    /// Whether it keeps for a person what does not go to the app. He looks at so many and no more.
+    #[must_use]
+    pub fn keeps(&self) -> bool {
+        self.deliveries.iter().any(|change| match change {
+            Change::Put(Delivery { version: 0, phase: Phase::Review { reason, .. }, .. }) => *reason == Reason::Stale,
+            Change::Put(_) | Change::Remove(..) => false,
+        })
+    }
+
     /// Whether a durable store has to be waited for before anything moves on the strength of this: before a first byte
     /// goes to the app, before somebody is told success that nobody has heard from the app, and as `durable` says.
     #[must_use]

@@ -144,6 +144,8 @@ pub enum Reason {
     Stale,
     /// It was turned away for want of room.
     Overflow,
+    /// It tells of another payment of an order that is paid; it was forwarded.
+    SecondPayment,
 }
 
 impl Reason {
@@ -158,6 +160,7 @@ impl Reason {
             Self::Unverified => "unverified",
             Self::Stale => "stale",
             Self::Overflow => "overflow",
+            Self::SecondPayment => "second_payment",
         }
     }
 
@@ -172,6 +175,7 @@ impl Reason {
             Self::Unverified => "its signature is wrong, too old or missing",
             Self::Stale => "it tells an older state than one already delivered",
             Self::Overflow => "it was turned away for want of room, and its sender keeps it",
+            Self::SecondPayment => "an order was paid twice, by two payments: somebody has to give one of them back",
         }
     }
 }

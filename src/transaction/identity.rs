@@ -85,6 +85,13 @@ pub fn identify(
     Identified { transaction, identity, windowed: found.is_none(), told }
 }
 
+/// The keys of what this pays that is paid once: its names of these kinds, where it belongs.
+#[must_use]
+pub fn bills(scope: &Scope<'_>, event: &Event, kinds: &[Arc<str>]) -> Vec<Key> {
+    let named = event.aliases.iter().filter(|alias| kinds.contains(&alias.kind));
+    named.map(|alias| scope.key("bill").part("kind", &*alias.kind).part("name", &alias.value).finish()).collect()
+}
+
 fn told(event: &Event) -> u64 {
     if event.facts.is_empty() {
         return 0;

@@ -112,6 +112,8 @@ pub struct Policy {
     pub rule: Arc<str>,
     /// What "the same event" means.
     pub identity: IdentityBy,
+    /// The kinds of names of what is paid once: two payments of the same are one too many.
+    pub paid_once: Arc<[Arc<str>]>,
     /// What must not overlap.
     pub lock: LockBy,
     /// The delay window before a webhook is forwarded.
@@ -186,6 +188,7 @@ impl Default for Policy {
         Self {
             rule: Arc::from("default"),
             identity: IdentityBy::Auto,
+            paid_once: ["order", "payment_hash"].map(Arc::from).into(),
             lock: LockBy::Names,
             hold: Duration::from_secs(1),
             linger: Duration::ZERO,

@@ -8,10 +8,11 @@ use http::{HeaderMap, Method, Uri};
 use super::{
     history::{Line, Reason, What},
     lock::{Claimed, LeaseId},
+    money::{Money, Told},
     policy::Policy,
 };
 use crate::{
-    callback::{Answer, Key, State},
+    callback::{Answer, Key, State, Step},
     time::Timestamp,
 };
 
@@ -35,8 +36,8 @@ pub struct Transaction {
     pub version: u64,
     /// Each identity that is known.
     pub claims: Vec<Claim>,
-    /// Whether money has been reported as moved for good.
-    pub final_state_seen: bool,
+    /// What the app has been told of its money.
+    pub money: Money,
 }
 
 impl Transaction {
@@ -132,6 +133,23 @@ pub struct Carried {
     pub told: u64,
     /// What it says happened.
     pub state: Option<State>,
+    /// And the finer step of that.
+    pub step: Option<Step>,
+}
+
+impl Carried {
+    pub(super) fn money(&self) -> Option<Told> {
+        self.state.map(|state| Told { state, step: self.step })
+    }
+}
+
+/// Something that is paid once, such as an order, by a name of which its rule or its provider says so.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bill {
+    /// Counts the commits; 0 is a bill that nobody knows.
+    pub version: u64,
+    /// The transactions of which somebody vouches that they have paid it, in the order in which that was told.
+    pub paid_by: Vec<Key>,
 }
 
 /// What does not change over a delivery's life.

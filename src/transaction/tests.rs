@@ -10,16 +10,19 @@ use super::{
     arrival::{Arrival, Arriving, Course, Decided, Decision, Inquired, arrive},
     effect::{Act, Change, Durable, Effect, Ending, Input, LockChange, Transition, View},
     history::{Deed, Line, Outcome, Reason, What},
-    identity::{Scope, identify},
+    identity::{Scope, bills, identify},
     lock::{Claimed, Era, LeaseId, LockName},
+    money::Moves,
     policy::{AnswerBy, IdentityBy, OnDuplicate, OnUnknown, Order, Policy, Retry, Treatment},
-    state::{Delivery, Fate, Phase, StoredRequest, Transaction},
+    state::{Bill, Delivery, Fate, Phase, StoredRequest, Transaction},
     transition::{Refused, apply},
 };
 use crate::{
     callback::{Answer, Channel, Event, Key, State},
     time::Timestamp,
 };
+
+mod money;
 
 const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -81,6 +84,7 @@ struct Gate {
     now: Timestamp,
     policy: Policy,
     verified: bool,
+    moves: Moves,
     inquired: Inquired,
     /// How long that took.
     asked_for: Duration,
@@ -94,7 +98,18 @@ impl Gate {
         change(&mut policy);
         let now = Timestamp::from_millis(1_800_000_000_000);
         let (view, last) = (View::default(), Transition::default());
-        Self { view, next: 0, now, policy, verified: false, inquired: Inquired::No, asked_for: Duration::ZERO, last }
+        let moves = Moves::Undocumented;
+        Self {
+            view,
+            next: 0,
+            now,
+            policy,
+            verified: false,
+            moves,
+            inquired: Inquired::No,
+            asked_for: Duration::ZERO,
+            last,
+        }
     }
 
     fn passes(&mut self, span: Duration) -> &mut Self {
@@ -124,6 +139,13 @@ impl Gate {
                 self.view.deliveries.push(Delivery { version: version + 1, ..delivery.clone() });
             }
         }
+        for (key, bill) in &transition.bills {
+            let known = self.view.bills.iter().position(|(other, _)| other == key);
+            let before = known.map_or(0, |at| self.view.bills.remove(at).1.version);
+            assert_eq!(before, bill.version, "decided on what is not so any more");
+            self.view.bills.push((*key, Bill { version: before + 1, ..bill.clone() }));
+        }
+        self.view.payers = self.view.transactions.iter().map(|(key, transaction)| (*key, transaction.money)).collect();
         self.last = transition;
     }
 
@@ -133,6 +155,9 @@ impl Gate {
             identified: identify(&scope, "test", event, self.policy.identity, b"", &[]),
             reference: Arc::from(&*event.reference),
             state: event.state,
+            step: event.step,
+            moves: self.moves,
+            bills: bills(&scope, event, &self.policy.paid_once),
             verified: self.verified,
             policy: Arc::new(self.policy.clone()),
         };

@@ -15,7 +15,7 @@ use super::{
     state::{Carried, Claim, Delivery, Fate, Phase, Transaction, Window},
 };
 use crate::{
-    callback::{Answer, Key, State},
+    callback::{Answer, Key},
     time::Timestamp,
 };
 
@@ -105,7 +105,7 @@ pub fn apply(view: &View, id: LeaseId, input: Input, now: Timestamp) -> Result<T
         // The one was forwarded, and the other's sender keeps it: two would come.
         (
             Input::Act(Act { deed: Deed::Resend, .. }),
-            Phase::Review { reason: Reason::Conflict | Reason::Overflow, .. },
+            Phase::Review { reason: Reason::Conflict | Reason::SecondPayment | Reason::Overflow, .. },
         ) => return Err(Refused::Elsewhere),
         (Input::Act(act), Phase::Unknown { .. } | Phase::Review { .. } | Phase::Retrying { .. }) => step.act(&act),
         (Input::Act(_), _) => return Err(Refused::OutOfTurn),
@@ -309,12 +309,15 @@ impl Step<'_> {
         self.remove();
         let (now, view, letter) = (self.now, self.view, Arc::clone(&self.delivery.letter));
         for event in &letter.events {
-            let moved = matches!(event.state, Some(State::Paid | State::Refunded | State::ChargedBack));
             let id = self.delivery.id;
             let follower = self.follower(event).cloned();
             let transaction = self.transaction(event.transaction);
-            // A late failure takes back what had moved.
-            transaction.final_state_seen = moved || transaction.final_state_seen && event.state != Some(State::Failed);
+            let known = transaction.claim(event.identity);
+            // What goes along was told before, and has had its place in what came since.
+            let news = known.is_none_or(|claim| matches!(claim.fate, Fate::Pending(_)));
+            if let Some(told) = event.money().filter(|_| news) {
+                transaction.money = transaction.money.and(told);
+            }
             transaction.forget_expired(now);
             let retained = now.after(letter.policy.retention);
             let window_ends = now.after(letter.policy.collapse_window);

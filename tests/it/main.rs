@@ -21,6 +21,7 @@ mod http2;
 mod inquiry;
 mod languages;
 mod listener;
+mod money;
 mod packaging;
 mod papers;
 mod passthrough;

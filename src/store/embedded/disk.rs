@@ -20,14 +20,24 @@ pub enum Space {
     Leases,
     /// What is remembered of names, by key.
     Names,
+    /// What has paid what is paid once, by key.
+    Bills,
     /// Lines of history, by the number of the last one in the record.
     History,
 }
 
 impl Space {
     /// Every space, in the order in which they are read.
-    pub const ALL: [Self; 7] =
-        [Self::Tail, Self::Policies, Self::Transactions, Self::Deliveries, Self::Leases, Self::Names, Self::History];
+    pub const ALL: [Self; 8] = [
+        Self::Tail,
+        Self::Policies,
+        Self::Transactions,
+        Self::Deliveries,
+        Self::Leases,
+        Self::Names,
+        Self::Bills,
+        Self::History,
+    ];
 
     /// Its name on the disk.
     #[must_use]
@@ -39,6 +49,7 @@ impl Space {
             Self::Deliveries => "deliveries",
             Self::Leases => "leases",
             Self::Names => "names",
+            Self::Bills => "bills",
             Self::History => "history",
         }
     }

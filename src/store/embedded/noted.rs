@@ -30,6 +30,7 @@ pub(super) struct Noted {
     pub(super) deliveries: HashSet<LeaseId, Spread>,
     leases: HashSet<LeaseId, Spread>,
     names: HashSet<Key, Spread>,
+    bills: HashSet<Key, Spread>,
     /// Tries whose senders wait for this before they begin.
     pub(super) begun: Vec<(LeaseId, u32)>,
     /// The leases that have, or shall have, a record of their own; not emptied with the rest.
@@ -54,7 +55,11 @@ impl Noted {
 
     /// Whether nothing has changed.
     pub(super) fn is_empty(&self) -> bool {
-        self.transactions.is_empty() && self.deliveries.is_empty() && self.leases.is_empty() && self.names.is_empty()
+        self.transactions.is_empty()
+            && self.deliveries.is_empty()
+            && self.leases.is_empty()
+            && self.names.is_empty()
+            && self.bills.is_empty()
     }
 
     /// All that this transition changes, leases that it grants aside.
@@ -77,6 +82,7 @@ impl Noted {
                 LockChange::Names(lease) => self.keep(*lease, Rest::Names),
             }
         }
+        self.bills.extend(transition.bills.iter().map(|(key, _)| *key));
         self.names.extend(transition.returned.iter().map(|name| name.key));
         self.names.extend(transition.links.iter().flat_map(|(a, b)| [a.key, b.key]));
     }
@@ -113,6 +119,7 @@ impl Noted {
         match touched {
             Touched::Transaction(key) => _ = self.transactions.insert(key),
             Touched::Name(key) => _ = self.names.insert(key),
+            Touched::Bill(key) => _ = self.bills.insert(key),
         }
     }
 
@@ -152,6 +159,9 @@ impl Noted {
         }
         for key in &self.names {
             group.set(Space::Names, *key, state.names.get(key), record::write_remembered);
+        }
+        for key in &self.bills {
+            group.set(Space::Bills, *key, state.bills.get(key), record::write_billed);
         }
         Self {
             kept: std::mem::take(&mut self.kept),

@@ -9,19 +9,20 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 
 use crate::{
-    callback::{Answer, Channel, Key, State},
+    callback::{Answer, Channel, Key, State, Step},
     expression::{self, Expression},
     provider::{self, generic::GENERIC},
-    store::state::Remembered,
+    store::state::{Billed, Remembered},
     time::Timestamp,
     transaction::{
         arrival::Decision,
         history::{Arrived, Deed, Line, Outcome, Reason, What},
         lock::{Claimed, Era, Kind, LeaseId, LockName, Seat},
+        money::{Money, Stage},
         policy::{
             AnswerBy, IdentityBy, LockBy, OnDuplicate, OnRepeatReturn, OnUnknown, Order, Policy, Retry, Treatment,
         },
-        state::{Carried, Claim, Delivery, Fate, Letter, Phase, StoredRequest, Transaction, Window},
+        state::{Bill, Carried, Claim, Delivery, Fate, Letter, Phase, StoredRequest, Transaction, Window},
     },
 };
 
@@ -238,9 +239,9 @@ impl<'b> Eye<'b> {
 
 /// Writes what is known of a transaction; its version is this process's own.
 pub fn write_transaction(transaction: &Transaction, into: &mut Vec<u8>) {
-    let Transaction { version: _, claims, final_state_seen } = transaction;
+    let Transaction { version: _, claims, money } = transaction;
     let mut pen = Pen(into);
-    pen.bool(*final_state_seen);
+    write_money(&mut pen, *money);
     pen.all(claims, |pen, claim| {
         let Claim { identity, fate, told, window, rode } = claim;
         pen.key(*identity);
@@ -275,7 +276,7 @@ pub fn write_transaction(transaction: &Transaction, into: &mut Vec<u8>) {
 /// [`Damaged`].
 pub fn read_transaction(record: &[u8], shared: &mut impl FnMut(Answer) -> Arc<Answer>) -> Read<Transaction> {
     Eye::whole(record, "a transaction", |eye| {
-        let final_state_seen = eye.bool()?;
+        let money = read_money(eye)?;
         let claims = eye.all(|eye| {
             let (identity, told) = (eye.key()?, eye.u64()?);
             let (fate, rode) = match eye.u8()? {
@@ -297,8 +298,33 @@ pub fn read_transaction(record: &[u8], shared: &mut impl FnMut(Answer) -> Arc<An
             })?;
             Ok(Claim { identity, fate, told, window, rode })
         })?;
-        Ok(Transaction { version: 0, claims, final_state_seen })
+        Ok(Transaction { version: 0, claims, money })
     })
+}
+
+/// Formats 1 to 3 knew whether money had moved, and wrote it as 1 or 0.
+const MOVED: Money = Money { stage: Stage::Paid, paid: true };
+
+fn write_money(pen: &mut Pen<'_>, money: Money) {
+    let Money { stage, paid } = money;
+    pen.u8(match money {
+        MOVED => 1,
+        _ if money == Money::default() => 0,
+        _ => {
+            let place = Stage::ALL.iter().position(|known| *known == stage).unwrap_or_default() as u8;
+            place * 2 + u8::from(paid) + 1
+        }
+    });
+}
+
+fn read_money(eye: &mut Eye<'_>) -> Read<Money> {
+    let byte = match eye.u8()? {
+        0 => return Ok(Money::default()),
+        1 => return Ok(MOVED),
+        byte => byte - 1,
+    };
+    let stage = Stage::ALL.get(usize::from(byte / 2)).copied();
+    stage.map_or_else(|| eye.damaged(), |stage| Ok(Money { stage, paid: byte % 2 == 1 }))
 }
 
 fn write_answer(answer: &Answer, pen: &mut Pen<'_>) {
@@ -329,13 +355,13 @@ pub fn write_delivery(delivery: &Delivery, policy: Key, into: &mut Vec<u8>) {
     pen.key(policy);
     pen.bytes(provider.as_bytes());
     pen.all(events, |pen, event| {
-        let Carried { reference, transaction, identity, windowed, told, state } = event;
+        let Carried { reference, transaction, identity, windowed, told, state, step } = event;
         pen.bytes(reference.as_bytes());
         pen.key(*transaction);
         pen.key(*identity);
         pen.bool(*windowed);
         pen.u64(*told);
-        pen.option(state.as_ref(), |pen, state| pen.word(&State::ALL, state));
+        pen.option(*state, |pen, state| write_state(pen, state, *step));
     });
     write_claimed(&mut pen, claimed);
     let StoredRequest { method, uri, headers, body } = &**request;
@@ -349,7 +375,7 @@ pub fn write_delivery(delivery: &Delivery, policy: Key, into: &mut Vec<u8>) {
     pen.bytes(body);
 }
 
-const REASONS: [Reason; 7] = [
+const REASONS: [Reason; 8] = [
     Reason::Unknown,
     Reason::Exhausted,
     Reason::Conflict,
@@ -357,7 +383,33 @@ const REASONS: [Reason; 7] = [
     Reason::Unverified,
     Reason::Stale,
     Reason::Overflow,
+    Reason::SecondPayment,
 ];
+
+/// The states alone come first, as formats 1 to 3 wrote them.
+const STATES: [(State, Option<Step>); 11] = [
+    (State::Pending, None),
+    (State::Paid, None),
+    (State::Failed, None),
+    (State::Cancelled, None),
+    (State::Refunded, None),
+    (State::ChargedBack, None),
+    (State::Pending, Some(Step::Authorised)),
+    (State::Cancelled, Some(Step::Expired)),
+    (State::Refunded, Some(Step::Part)),
+    (State::Refunded, Some(Step::Whole)),
+    (State::Paid, Some(Step::Order)),
+];
+
+/// A step that belongs to another state says nothing.
+fn write_state(pen: &mut Pen<'_>, state: State, step: Option<Step>) {
+    let stepped = STATES.contains(&(state, step));
+    pen.word(&STATES, &(state, step.filter(|_| stepped)));
+}
+
+fn read_state(eye: &mut Eye<'_>) -> Read<(State, Option<Step>)> {
+    eye.word(&STATES)
+}
 
 fn write_phase(pen: &mut Pen<'_>, phase: Phase) {
     let (number, time) = match phase {
@@ -402,14 +454,10 @@ pub fn read_delivery(id: LeaseId, record: &[u8], policy: impl FnOnce(Key) -> Opt
         let policy = policy(eye.key()?).ok_or(Damaged("the policy of a delivery"))?;
         let provider = read_provider(eye)?;
         let events = eye.all(|eye| {
-            Ok(Carried {
-                reference: eye.text()?.into(),
-                transaction: eye.key()?,
-                identity: eye.key()?,
-                windowed: eye.bool()?,
-                told: eye.u64()?,
-                state: eye.option(|eye| eye.word(&State::ALL))?,
-            })
+            let (reference, transaction, identity) = (eye.text()?.into(), eye.key()?, eye.key()?);
+            let (windowed, told, state) = (eye.bool()?, eye.u64()?, eye.option(read_state)?);
+            let (state, step) = (state.map(|(state, _)| state), state.and_then(|(_, step)| step));
+            Ok(Carried { reference, transaction, identity, windowed, told, state, step })
         })?;
         let claimed = read_claimed(eye)?;
         let method = Method::from_bytes(eye.bytes()?).or_else(|_| eye.damaged())?;
@@ -488,7 +536,8 @@ pub fn write_policy(policy: &Policy, into: &mut Vec<u8>) {
         quiet,
         return_wait,
         timeout,
-        // About callers, and those of whoever finds this are gone.
+        // About what comes, and callers; those of whoever finds this are gone.
+        paid_once: _,
         answer: _,
         answer_within: _,
         success,
@@ -564,6 +613,7 @@ pub fn read_policy(record: &[u8]) -> Read<Policy> {
             quiet,
             return_wait,
             timeout,
+            paid_once: Policy::default().paid_once,
             answer: AnswerBy::Upstream,
             answer_within: None,
             success,
@@ -634,6 +684,26 @@ pub fn read_remembered(record: &[u8]) -> Read<Remembered> {
     Eye::whole(record, "what is remembered of a name", |eye| {
         let (until, returned) = (eye.time()?, eye.bool()?);
         Ok(Remembered { linked: eye.all(read_name)?, returned, until })
+    })
+}
+
+/// Writes what has paid a bill; its version is this process's own.
+pub fn write_billed(billed: &Billed, into: &mut Vec<u8>) {
+    let Billed { bill: Bill { version: _, paid_by }, until } = billed;
+    let mut pen = Pen(into);
+    pen.time(*until);
+    pen.all(paid_by, |pen, payer| pen.key(*payer));
+}
+
+/// Reads what has paid a bill.
+///
+/// # Errors
+///
+/// [`Damaged`].
+pub fn read_billed(record: &[u8]) -> Read<Billed> {
+    Eye::whole(record, "what has paid a bill", |eye| {
+        let until = eye.time()?;
+        Ok(Billed { bill: Bill { version: 0, paid_by: eye.all(Eye::key)? }, until })
     })
 }
 

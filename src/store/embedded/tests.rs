@@ -20,15 +20,19 @@ use super::{
     *,
 };
 use crate::{
-    callback::{Answer, Channel, State as Stated},
-    store::{memory, state::Remembered},
+    callback::{Answer, Channel, State as Stated, Step},
+    store::{
+        memory,
+        state::{Billed, Remembered},
+    },
     transaction::{
         arrival::Decision,
         effect::{Change, LockChange},
         history::{Arrived, Deed, Outcome, Reason, What},
         lock::{Claimed, Era, LockName, Seat},
+        money::{Money, Stage},
         policy::{OnUnknown, Order, Policy},
-        state::{Carried, Claim, Letter, Phase, StoredRequest, Transaction, Window},
+        state::{Bill, Carried, Claim, Letter, Phase, StoredRequest, Transaction, Window},
     },
 };
 
@@ -68,7 +72,8 @@ fn delivery(id: u64, reference: &str, phase: Phase) -> Delivery {
             identity: key("identity"),
             windowed: true,
             told: 7,
-            state: Some(Stated::Paid),
+            state: Some(Stated::Refunded),
+            step: Some(Step::Part),
         }],
         claimed: claimed(reference),
         policy: Arc::new(policy),
@@ -87,7 +92,7 @@ fn answer() -> Arc<Answer> {
 
 fn transaction(fate: Fate) -> Transaction {
     let claim = Claim { identity: key("identity"), fate, told: 7, window: None, rode: None };
-    Transaction { claims: vec![claim], final_state_seen: true, version: 0 }
+    Transaction { claims: vec![claim], money: Money { stage: Stage::Refunded, paid: true }, version: 0 }
 }
 
 fn settled() -> Transaction {
@@ -116,6 +121,8 @@ fn options(durable: Durable) -> Options {
         max_repeats: 50,
         names_retained: Duration::from_secs(3600),
         max_names: 100,
+        bills_retained: Duration::from_secs(7200),
+        max_bills: 100,
         max_payers: 100,
     };
     Options { bounds, durable, quiet: QUIET, seals: Seals::default() }
@@ -353,6 +360,8 @@ async fn history_names_and_settled_answers_are_found_again_and_numbers_go_on() {
     let (store, mut writer) = board.open_at(T0);
     let name = LockName::new("app", ["hash", ""], "h");
     let line = |n| Line { at: later(n), transaction: key("a"), delivery: None, attempt: 0, what: What::Trailing };
+    let bill = Bill { version: 0, paid_by: vec![key("3"), key("gone")] };
+    write(&store, &mut writer, Transition { bills: vec![(key("1001"), bill.clone())], ..Transition::default() }).await;
     for n in 0..150 {
         let transition = Transition { history: vec![line(n)], returned: vec![name], ..put(&n.to_string()) };
         write(&store, &mut writer, transition).await;
@@ -362,8 +371,11 @@ async fn history_names_and_settled_answers_are_found_again_and_numbers_go_on() {
     let (store, mut writer) = board.after_a_crash(later(5));
     assert_eq!(store.history(crate::store::Lines::Of(key("a")), 0, 999).await.unwrap(), before);
     assert_eq!((before.len(), before[0].0, before[99].0), (100, 51, 150));
-    let view = store.load(Want::Transactions(&[key("3")], &[name]), later(5)).await.unwrap();
+    let view = store.load(Want::Arrival(&[key("3")], &[name], &[key("1001")]), later(5)).await.unwrap();
     assert!(view.returned);
+    assert_eq!((view.bills[0].0, &view.bills[0].1.paid_by), (key("1001"), &bill.paid_by));
+    assert!(view.bills[0].1.version > 0, "whoever saw it before does not write over it");
+    assert_eq!(view.payers, [(key("3"), settled().money)]);
     let Fate::Settled { answer: found, expires } = &view.transactions[0].1.claims[0].fate else { panic!("settled") };
     assert_eq!((found, *expires), (&answer(), later(3600)));
     write(&store, &mut writer, Transition { history: vec![line(200)], ..Transition::default() }).await;
@@ -536,7 +548,7 @@ async fn a_folder_is_opened_by_one_and_in_its_own_format() {
     store.commit(put("a"), T0).await.unwrap();
     drop(store);
     assert!(knows(&folder(directory.path()).unwrap(), "a").await, "what nobody waited for is written at the end");
-    for (format, said) in [("4\n", "a later version"), ("what\n", "does not say a format")] {
+    for (format, said) in [("5\n", "a later version"), ("what\n", "does not say a format")] {
         fs::write(directory.path().join("format"), format).unwrap();
         let refused = folder(directory.path()).map(drop).unwrap_err().to_string();
         assert!(refused.contains(said), "{refused}");
@@ -560,7 +572,7 @@ async fn a_folder_of_the_first_format_is_taken_up_and_from_then_on_is_of_the_pre
     fs::write(&format, "1\n").unwrap();
     let store = folder(directory.path()).unwrap();
     assert!(knows(&store, "a").await);
-    assert_eq!(fs::read_to_string(&format).unwrap(), "3\n", "an earlier program keeps away from what is written now");
+    assert_eq!(fs::read_to_string(&format).unwrap(), "4\n", "an earlier program keeps away from what is written now");
     store.commit(put("b"), T0).await.unwrap();
     drop(store);
     let store = folder(directory.path()).unwrap();
@@ -854,6 +866,31 @@ fn every_record_is_read_as_it_was_written() {
     let mut bytes = Vec::new();
     record::write_remembered(&remembered, &mut bytes);
     assert_eq!(record::read_remembered(&bytes), Ok(remembered));
+    let billed = Billed { bill: Bill { version: 0, paid_by: vec![key("a"), key("b")] }, until: later(3) };
+    let mut bytes = Vec::new();
+    record::write_billed(&billed, &mut bytes);
+    assert_eq!(record::read_billed(&bytes), Ok(billed));
+}
+
+#[test]
+fn what_is_known_of_money_is_read_as_it_was_written_and_as_earlier_formats_had_it() {
+    let mut firsts = Vec::new();
+    for (stage, paid) in Stage::ALL.into_iter().flat_map(|stage| [(stage, false), (stage, true)]) {
+        let (mut bytes, money) = (Vec::new(), Money { stage, paid });
+        record::write_transaction(&Transaction { money, ..settled() }, &mut bytes);
+        assert_eq!(record::read_transaction(&bytes, &mut Arc::new).unwrap().money, money);
+        firsts.push(bytes[0]);
+        let read = |first| {
+            bytes[0] = first;
+            record::read_transaction(&bytes, &mut Arc::new).map(|transaction| transaction.money)
+        };
+        let earlier = [0, 1, 255].map(read);
+        assert_eq!(earlier[..2], [Ok(Money::default()), Ok(Money { stage: Stage::Paid, paid: true })]);
+        assert!(earlier[2].is_err());
+    }
+    firsts.sort_unstable();
+    firsts.dedup();
+    assert_eq!(firsts.len(), 2 * Stage::ALL.len());
 }
 
 #[test]
@@ -891,6 +928,7 @@ proptest! {
         _ = record::read_policy(&bytes);
         _ = record::read_lease(&bytes);
         _ = record::read_remembered(&bytes);
+        _ = record::read_billed(&bytes);
         _ = record::read_lines(&bytes);
         let mut bytes = Vec::new();
         record::write_delivery(&delivery(1, "a", Phase::Queued), key("p"), &mut bytes);

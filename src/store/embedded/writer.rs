@@ -331,6 +331,7 @@ impl Records {
                 self.leases.insert(LeaseId(record::read_number(key)?), record::read_lease(bytes)?);
             }
             Space::Names => state.take_up_name(record::read_key(key)?, record::read_remembered(bytes)?),
+            Space::Bills => state.take_up_bill(record::read_key(key)?, record::read_billed(bytes)?),
             Space::History => {
                 let (first, lines) = record::read_lines(bytes)?;
                 self.history.push_back(record::read_number(key)?);
