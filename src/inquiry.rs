@@ -5,6 +5,7 @@
 mod accounts;
 mod breaker;
 mod rounds;
+mod showing;
 mod sources;
 
 use std::{
@@ -19,20 +20,17 @@ use std::{
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use dashmap::DashMap;
-use http::{
-    HeaderValue, Request, Response, StatusCode,
-    header::{ACCEPT, AUTHORIZATION, RETRY_AFTER, USER_AGENT},
-};
+use http::{Response, StatusCode, header::RETRY_AFTER};
 use tokio::{
     sync::{Semaphore, watch},
     time::Instant,
 };
 
-use self::{accounts::Accounts, breaker::Breaker, rounds::Rounds, sources::Sources};
+use self::{accounts::Accounts, breaker::Breaker, rounds::Rounds, showing::Showing, sources::Sources};
 use crate::{
     callback::{Event, Key},
-    outbound::{Outbound, OutboundError},
-    provider::inquiry::{Asking, Told},
+    outbound::Outbound,
+    provider::inquiry::{Asking, NoEvent, Told},
     telemetry::Metrics,
     time::{Clock, SteadyClock},
 };
@@ -105,6 +103,7 @@ pub struct Inquiry {
     clock: SteadyClock,
     metrics: Arc<Metrics>,
     rounds: Mutex<Rounds<Key, Round>>,
+    showing: Showing,
     accounts: Mutex<Accounts>,
     sources: Mutex<Sources>,
     providers: DashMap<&'static str, Arc<Desk>>,
@@ -129,6 +128,7 @@ impl Inquiry {
             clock,
             metrics,
             rounds: Mutex::default(),
+            showing: Showing::default(),
             accounts: Mutex::default(),
             sources: Mutex::default(),
             providers: DashMap::new(),
@@ -248,27 +248,38 @@ impl Inquiry {
         let order = lock(&self.accounts).order(asking.scope, api.keys.len());
         let mut refused = 0;
         for place in order {
-            let response = match once(outbound, asking, &api.keys[place]).await {
+            let now = self.clock.wall(self.clock.now());
+            let response = match self.showing.ask(outbound, asking, &api.keys[place], now).await {
                 Ok(response) => response,
-                Err(error) => return Tried::Failed(error.to_string()),
+                Err(error) => return Tried::Failed(error),
             };
-            match response.status() {
-                StatusCode::OK => {
-                    lock(&self.accounts).answered(asking.scope, place);
-                    return Tried::Said(match api.inquiry.told(&asking.reference, response.body()) {
-                        Told::Event(event) => Known::Event(event),
-                        Told::Another => Known::Another,
-                        Told::Unreadable(why) => {
-                            tracing::warn!(provider = api.provider, %why, "an answer of a provider can't be read");
-                            Known::Nothing(Why::Unreadable)
-                        }
-                    });
-                }
-                StatusCode::NOT_FOUND => {}
-                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => refused += 1,
+            let told = match response.status() {
+                StatusCode::OK => api.inquiry.told(&asking.reference, response.body()),
+                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Told::Nothing(NoEvent::Refused),
+                // Some say so of an id that they do not know; and whoever makes one up must trip no breaker.
+                StatusCode::NOT_FOUND
+                | StatusCode::GONE
+                | StatusCode::BAD_REQUEST
+                | StatusCode::UNPROCESSABLE_ENTITY => Told::Nothing(NoEvent::NotFound),
                 StatusCode::TOO_MANY_REQUESTS => return Tried::Limited(retry_after(&response)),
                 other => return Tried::Failed(format!("it answers with {other}")),
-            }
+            };
+            let known = match told {
+                Told::Event(event) => Known::Event(event),
+                Told::Another => Known::Another,
+                Told::Nothing(NoEvent::NotFound) => continue,
+                Told::Nothing(NoEvent::Refused) => {
+                    refused += 1;
+                    continue;
+                }
+                Told::Nothing(NoEvent::Failed(why)) => return Tried::Failed(why),
+                Told::Nothing(NoEvent::Unreadable(why)) => {
+                    tracing::warn!(provider = api.provider, %why, "an answer of a provider can't be read");
+                    Known::Nothing(Why::Unreadable)
+                }
+            };
+            lock(&self.accounts).answered(asking.scope, place);
+            return Tried::Said(known);
         }
         Tried::Said(Known::Nothing(if refused == api.keys.len() { Why::Refused } else { Why::NotFound }))
     }
@@ -279,18 +290,6 @@ enum Tried {
     Said(Known),
     Limited(Duration),
     Failed(String),
-}
-
-/// One request, to where the configuration says and nowhere else: a redirect is no answer.
-async fn once(outbound: &Outbound, asking: &Asking, key: &HeaderValue) -> Result<Response<Bytes>, OutboundError> {
-    let mut request = Request::new(Bytes::new());
-    let url = format!("{}{}", asking.api.url, asking.path);
-    *request.uri_mut() = url.parse().map_err(|_| OutboundError::Address(http::Uri::default()))?;
-    let headers = request.headers_mut();
-    headers.insert(AUTHORIZATION, key.clone());
-    headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-    headers.insert(USER_AGENT, HeaderValue::from_static(concat!("oncegate/", env!("CARGO_PKG_VERSION"))));
-    outbound.ask(request).await
 }
 
 fn retry_after(response: &Response<Bytes>) -> Duration {

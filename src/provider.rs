@@ -278,7 +278,11 @@ pub fn docs_table() -> String {
             Scheme::Signed(signing) if signing.kinds.first() == Some(&SecretKind::Token) => "a token",
             Scheme::Signed(_) => "yes",
         };
-        let asked = if p.inquiry.is_some() { "with a key" } else { "no" };
+        let asked = match p.inquiry {
+            None => "no",
+            Some(inquiry) if inquiry.unclear => "with a key",
+            Some(_) => "if wanted",
+        };
         let body = if p.ack.body.is_empty() { String::new() } else { format!(" `{}`", p.ack.body) };
         let (status, waits, retries) = (p.ack.status.as_u16(), span(p.answer_limit), span(p.retry_span));
         // Writing to a string cannot fail.

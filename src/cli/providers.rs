@@ -19,7 +19,8 @@ Examples:
   oncegate providers --format json | jq -r 'select(.inquiry).name'
 
 SIGNED says what its callbacks are signed with, by the kinds of `secrets`. EVENT ID: events of its carry an id. BATCH: one
-callback may carry several events. ASKED: the gate can ask it what has become of a payment. WAITS is how long it waits for an
+callback may carry several events. ASKED: the gate can ask it what has become of a payment, \"yes\" about callbacks that do not
+say it, \"wanted\" only where `inquire` says so. WAITS is how long it waits for an
 answer, RETRIES for how long it tries again, ANSWER what it takes for an acknowledgement.")]
 pub struct Args {
     /// How to say it
@@ -51,7 +52,12 @@ fn for_people() -> String {
             if kinds.is_empty() { "no".to_owned() } else { kinds.join(", ") },
             yes(provider.event_ids),
             yes(provider.batches),
-            yes(provider.inquiry.is_some()),
+            match provider.inquiry {
+                None => "-",
+                Some(inquiry) if inquiry.unclear => "yes",
+                Some(_) => "wanted",
+            }
+            .to_owned(),
             span(provider.answer_limit),
             span(provider.retry_span),
             format!("{} {}", provider.ack.status.as_u16(), provider.ack.body).trim_end().to_owned(),
@@ -72,6 +78,7 @@ fn object(provider: &Provider) -> Value {
         "event_ids": provider.event_ids,
         "batches": provider.batches,
         "inquiry": provider.inquiry.is_some(),
+        "inquire": provider.inquiry.map(|inquiry| if inquiry.unclear { "unclear" } else { "always" }),
         "ack": { "status": ack.status.as_u16(), "content_type": ack.content_type, "body": ack.body },
         "refusal": provider.refusal,
         "waits_seconds": provider.answer_limit.as_secs(),

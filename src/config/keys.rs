@@ -74,6 +74,7 @@ pub const SECTIONS: &[SectionKeys] = &[
             "api_keys",
             "api_url",
             "api_timeout",
+            "inquire",
             "recheck",
         ],
     },

@@ -15,7 +15,7 @@ use crate::{
     provider::{
         PROVIDERS,
         contract::{Keyring, Provider, Scheme, Secret, SecretKind, Settings, Signing},
-        inquiry::{Api, Apis},
+        inquiry::{Api, Apis, Inquire, access::ApiKey},
         signature::{Certificate, VerifyingKey},
     },
     watch::Content,
@@ -194,7 +194,7 @@ fn one(provider: &'static Provider, table: &Table, section: &mut Section<'_>, wo
 }
 
 /// The keys that are about its API.
-const API: [&str; 5] = ["api_key_env", "api_keys", "api_url", "api_timeout", "recheck"];
+const API: [&str; 6] = ["api_key_env", "api_keys", "api_url", "api_timeout", "inquire", "recheck"];
 /// How long a callback waits for the answer to a question, where nothing is said and its sender has patience.
 const TIMEOUT: Duration = Duration::from_secs(3);
 /// When a callback that is a repeat by an answer alone is asked about once more, where nothing is said.
@@ -202,9 +202,10 @@ const RECHECK: Duration = Duration::from_secs(30);
 
 /// Whom to ask what has become of payments, and with which keys.
 fn api(provider: &'static Provider, table: &Table, section: &mut Section<'_>, world: &World<'_>) -> Option<Arc<Api>> {
-    let mut secrets = secrets("api_keys", &|_| SecretKind::ApiKey, table, section, world);
+    let mut api_keys = listed("api_keys", &|node| api_key(node, world), table, section);
     if let Some(key) = section.find_with("api_key_env", |node| from_env(node, world)) {
-        secrets.insert(0, Secret::new(SecretKind::ApiKey, key));
+        let secret = Secret::new(SecretKind::ApiKey, key);
+        api_keys.insert(0, ApiKey { secret, account: None, serial: None });
     }
     let url = section.find_with("api_url", api_url);
     if url.as_ref().is_some_and(|url| url.starts_with("http:")) {
@@ -212,6 +213,7 @@ fn api(provider: &'static Provider, table: &Table, section: &mut Section<'_>, wo
     }
     let timeout: Option<Duration> = section.find("api_timeout");
     let recheck: Option<Duration> = section.find("recheck");
+    let inquire: Option<Inquire> = section.find("inquire");
     let Some(inquiry) = provider.inquiry else {
         for key in API.into_iter().filter(|key| table.contains_key(*key)) {
             section.warn(key, format!("this version asks {} nothing", provider.title), "leave it out");
@@ -228,9 +230,9 @@ fn api(provider: &'static Provider, table: &Table, section: &mut Section<'_>, wo
             format!("{title} waits for an answer only twice as long; the app needs the rest"),
         );
     }
-    let mut keys = Vec::with_capacity(secrets.len());
-    for (i, secret) in secrets.iter().enumerate() {
-        match inquiry.access.shown(secret) {
+    let mut keys = Vec::with_capacity(api_keys.len());
+    for (i, key) in api_keys.iter().enumerate() {
+        match inquiry.access.ready(key) {
             Ok(key) => keys.push(key),
             Err(why) => {
                 let from_env = table.contains_key("api_key_env");
@@ -244,8 +246,8 @@ fn api(provider: &'static Provider, table: &Table, section: &mut Section<'_>, wo
         }
     }
     if keys.is_empty() {
-        if secrets.is_empty() {
-            let keyless = ["api_url", "api_timeout", "recheck"];
+        if api_keys.is_empty() {
+            let keyless = ["api_url", "api_timeout", "inquire", "recheck"];
             for key in keyless.into_iter().filter(|key| table.contains_key(*key)) {
                 section.warn(key, "without a key nothing is asked", "write api_key_env = \"NAME\", or leave it out");
             }
@@ -257,6 +259,7 @@ fn api(provider: &'static Provider, table: &Table, section: &mut Section<'_>, wo
         inquiry,
         url: url.map_or_else(|| inquiry.url.to_owned(), |url| url.trim_end_matches('/').to_owned()),
         keys,
+        inquire: inquire.unwrap_or_default(),
         timeout: timeout.unwrap_or_else(|| TIMEOUT.min(provider.answer_limit / 3)),
         recheck: recheck.unwrap_or(RECHECK),
     }))
@@ -324,7 +327,12 @@ fn secrets(
     section: &mut Section<'_>,
     world: &World<'_>,
 ) -> Vec<Secret> {
-    let read = section.find_with(key, |node| each(node, usual, world)).unwrap_or_default();
+    listed(key, &|node| secret(node, usual, world), table, section)
+}
+
+/// A list of what is secret, with a warning where it stands in the file itself.
+fn listed<T>(key: &str, one: &dyn Fn(&Node) -> Result<T, Problem>, table: &Table, section: &mut Section<'_>) -> Vec<T> {
+    let read = section.find_with(key, |node| each(node, one)).unwrap_or_default();
     if written_in_clear(table.get(key)) {
         let message = "a secret stands in the file itself, for every reader and every backup of it";
         section.warn(key, message, "write { env = \"NAME\" } or { file = \"/path\" }");
@@ -333,29 +341,47 @@ fn secrets(
 }
 
 /// Every fault of the list in one problem, so that all are told at once.
-fn each(node: &Node, usual: &dyn Fn(&[u8]) -> SecretKind, world: &World<'_>) -> Result<Vec<Secret>, Problem> {
+fn each<T>(node: &Node, one: &dyn Fn(&Node) -> Result<T, Problem>) -> Result<Vec<T>, Problem> {
     let form = "write a list: [{ env = \"NAME\" }, { file = \"/path\" }]";
     let Value::List(items) = &node.value else {
         return Err(Problem::new(format!("{} stands here", node.kind()), form));
     };
-    let (mut secrets, mut messages, mut remedy) = (Vec::new(), Vec::new(), String::new());
+    let (mut read, mut messages, mut remedy) = (Vec::new(), Vec::new(), String::new());
     for (i, item) in items.iter().enumerate() {
-        match secret(item, usual, world) {
-            Ok(secret) => secrets.push(secret),
+        match one(item) {
+            Ok(item) => read.push(item),
             Err(problem) => {
                 messages.push(format!("[{i}]: {}", problem.message));
                 remedy = problem.remedy;
             }
         }
     }
-    if messages.is_empty() { Ok(secrets) } else { Err(Problem::new(messages.join("; "), remedy)) }
+    if messages.is_empty() { Ok(read) } else { Err(Problem::new(messages.join("; "), remedy)) }
+}
+
+/// A key of an account: a secret, and whose it is where its provider goes by that.
+fn api_key(node: &Node, world: &World<'_>) -> Result<ApiKey, Problem> {
+    let named = |key: &str| node.as_table().and_then(|table| table.get(key)).map(String::read).transpose();
+    let secret = secret_beside(&["account", "serial"], node, &|_| SecretKind::ApiKey, world)?;
+    Ok(ApiKey { secret, account: named("account")?, serial: named("serial")? })
 }
 
 /// One secret, from the environment, from a file or from the text itself; `usual` tells its kind where it does not.
 pub(super) fn secret(node: &Node, usual: &dyn Fn(&[u8]) -> SecretKind, world: &World<'_>) -> Result<Secret, Problem> {
+    secret_beside(&[], node, usual, world)
+}
+
+/// The same, where these keys stand beside it.
+fn secret_beside(
+    others: &[&str],
+    node: &Node,
+    usual: &dyn Fn(&[u8]) -> SecretKind,
+    world: &World<'_>,
+) -> Result<Secret, Problem> {
     let form = "write { env = \"NAME\" } or { file = \"/path\" }";
     let table = node.as_table().ok_or_else(|| Problem::new(format!("{} is no secret", node.kind()), form))?;
-    if let Some(key) = table.keys().find(|key| !matches!(key.as_str(), "env" | "file" | "value" | "kind")) {
+    let known = |key: &str| matches!(key, "env" | "file" | "value" | "kind") || others.contains(&key);
+    if let Some(key) = table.keys().find(|key| !known(key)) {
         return Err(Problem::new(format!("a secret has no `{key}`"), form));
     }
     let kind = table.get("kind").map(SecretKind::read).transpose()?;

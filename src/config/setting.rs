@@ -15,6 +15,7 @@ use crate::{
     provider::{
         contract::SecretKind,
         extract::{Dialect, Place},
+        inquiry::Inquire,
     },
     rule::{
         learn::{AnswerPlace, NoAnswerPlace},
@@ -117,6 +118,10 @@ impl Word for OnUnknown {
 
 impl Word for OnRepeatReturn {
     const WORDS: &'static [(&'static str, Self)] = &[("forward", Self::Forward), ("redirect", Self::Redirect)];
+}
+
+impl Word for Inquire {
+    const WORDS: &'static [(&'static str, Self)] = &[("unclear", Self::Unclear), ("always", Self::Always)];
 }
 
 impl Word for Order {

@@ -16,7 +16,10 @@ use crate::{
     callback::{Alias, Channel, Event, Signature},
     provider::{
         contract::{Ack, Moves, Provider, Scheme, SecretKind, Signing, Unrecognised},
-        inquiry::{Access, Inquiry},
+        inquiry::{
+            Inquire, Inquiry, NoEvent,
+            access::{Access, Credential},
+        },
         signature::VerifyingKey,
     },
     rule::{Head, Route},
@@ -47,10 +50,12 @@ const fn provider(name: &'static str, scheme: Scheme) -> Provider {
 static GENERIC: Provider = provider("generic", Scheme::Unsigned);
 static MOLLIE: Provider = Provider { inquiry: Some(&INQUIRY), ..provider("mollie", Scheme::Unsigned) };
 static INQUIRY: Inquiry = Inquiry {
+    unclear: true,
     url: "https://api.example.org",
     questions: &[],
+    headers: &[],
     access: Access::Bearer,
-    read: |_| Err(Unrecognised(String::new())),
+    read: |_| Err(NoEvent::NotFound),
     sources: &[],
 };
 static STRIPE: Provider = provider(
@@ -678,12 +683,13 @@ fn the_time_a_question_may_take_counts_as_held() {
 
 #[test]
 fn whom_to_ask_is_read_with_every_key_and_no_key_is_ever_shown() {
-    let text = "[provider.mollie]\napi_key_env = 'A'\napi_keys = [{ env = 'A' }, { value = 'k2' }]\napi_timeout = '2s'";
+    let text = "[provider.mollie]\napi_key_env = 'A'\napi_keys = [{ env = 'A' }, { value = 'k2' }]\napi_timeout = '2s'\ninquire = 'unclear'";
     let config = load(text).into_config().expect("it is sound");
     let api = &config.apis()["mollie"];
     assert_eq!((api.keys.len(), &*api.url, api.timeout), (3, "https://api.example.org", Duration::from_secs(2)));
     assert_eq!(api.recheck, Duration::from_secs(30));
-    assert_eq!(api.keys[2], "Bearer k2");
+    let Credential::Field(shown) = &api.keys[2] else { panic!("{:?}", api.keys) };
+    assert_eq!((shown, api.inquire), (&http::HeaderValue::from_static("Bearer k2"), Inquire::Unclear));
     assert!(!format!("{:?}", config.providers).contains("k2"));
     let patient = "[provider.mollie]\napi_key_env = 'A'\napi_url = 'https://here.example/mollie/'";
     let patient = load(patient).into_config().expect("it is sound");

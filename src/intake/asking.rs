@@ -18,10 +18,10 @@ use super::{
     reading::{Reading, Rulebook, Whole, refused},
 };
 use crate::{
-    callback::{Event, Key},
+    callback::{Event, Key, Signature},
     dispatch::App,
     inquiry::Known,
-    provider::inquiry::Asking,
+    provider::inquiry::{Asking, Word},
     spread::Spread,
     store::{CommitError, Store, Want},
     time::Timestamp,
@@ -49,10 +49,16 @@ pub struct Inquest {
 }
 
 impl Inquest {
-    /// An answer about another payment makes the callback as good as forged.
+    /// An answer about another payment makes the callback as good as forged, and so does one that knows of no money where the
+    /// callback, which nobody has signed, tells of some.
     pub fn contradicted<'r>(&self, reading: &'r Reading) -> Option<(Decision, Treatment, &'r str)> {
-        let why = "its provider answers about another payment";
-        self.another.then_some((Decision::Unverified, reading.policy.on_unverified, why))
+        let unsigned = reading.signature != Signature::Valid;
+        let why = match reading.word {
+            _ if self.another => "its provider answers about another payment",
+            Some(Word::Against) if unsigned => "it is not signed, and its provider says that no money has moved",
+            _ => return None,
+        };
+        Some((Decision::Unverified, reading.policy.on_unverified, why))
     }
 }
 
@@ -92,9 +98,9 @@ pub fn is_recheck(change: &Change) -> Option<Timestamp> {
 impl<S: Store, A: App> Intake<S, A> {
     /// Asks what has become of the payment.
     pub(super) async fn inquire(&self, question: Asking, source: IpAddr) -> Inquest {
-        let again = (question.payment, question.api.recheck);
+        let again = question.settles.then_some((question.payment, question.api.recheck));
         match self.inquiry.ask(question, Some(source)).await {
-            Known::Event(said) => Inquest { said: Some(said), again: Some(again), another: false },
+            Known::Event(said) => Inquest { said: Some(said), again, another: false },
             Known::Another => Inquest { another: true, ..Inquest::default() },
             Known::Nothing(_) => Inquest::default(),
         }

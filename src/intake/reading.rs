@@ -18,7 +18,7 @@ use crate::{
         contract::{Keyring, Provider, Unrecognised},
         extract::{Dialect, Found, Reader},
         generic::GENERIC,
-        inquiry::{self, Apis, Asking},
+        inquiry::{self, Apis, Asking, Inquire, Word},
         mollie::{self, MOLLIE},
     },
     rule::{Head, ProviderChoice, Route, Rules},
@@ -137,10 +137,12 @@ pub struct Reading {
     pub aliases: Vec<Alias>,
     /// The reference of a return that carries one.
     pub reference: Option<String>,
-    /// Whether its provider has said what has become of the payment.
-    pub inquired: bool,
+    /// How what its provider has said goes together with what it tells; `None` where the provider has said nothing.
+    pub word: Option<Word>,
     /// Whether that gave it a name which it did not carry.
     pub named: bool,
+    /// The names of which its signature or its provider says that they belong together.
+    vouched: Vec<LockName>,
 }
 
 impl Reading {
@@ -179,13 +181,17 @@ impl Reading {
         let signature = provider.scheme.check(reader, keyring, now);
         let scope =
             Scope { upstream: &book.upstream, host: route.scope_host.then_some(whole.host), segments: &route.segments };
-        let read = || {
+        let mut word = None;
+        let mut read = || {
             let events = provider::read(provider, keyring, &route.places, reader)?;
             events
                 .into_iter()
                 .map(|event| {
-                    let event = match said {
-                        Some(said) => inquiry::completed(event, said),
+                    let event = match said.map(|said| inquiry::completed(event.clone(), said)) {
+                        Some((completed, told)) => {
+                            word = Some(told);
+                            completed
+                        }
                         None => event,
                     };
                     let policy = route.policy(&head, Some(provider), Some(&event), signature);
@@ -194,7 +200,7 @@ impl Reading {
                         _ => Vec::new(),
                     };
                     let identified = identify(&scope, provider.name, &event, policy.identity, whole.body, &places);
-                    let unsigned = signature == Signature::Absent && said.is_none();
+                    let unsigned = signature == Signature::Absent && !word.is_some_and(Word::vouches);
                     let identified = if unsigned { identified.unsigned() } else { identified };
                     let bills = bills(&scope, &event, &policy.paid_once);
                     Ok(Statement { event, identified, bills, policy })
@@ -216,8 +222,18 @@ impl Reading {
         }
         let claimed = names.claimed(Channel::Webhook, policy.lock);
         let (aliases, reference) = (Vec::new(), None);
-        let (inquired, named) = (said.is_some(), said.is_some_and(|said| !said.aliases.is_empty()));
-        Self { provider, signature, statements, policy, claimed, aliases, reference, inquired, named }
+        let named = said.is_some_and(|said| !said.aliases.is_empty());
+        let vouched = match said {
+            // Whatever else it carries, anybody may have written beside a reference that he knows.
+            Some(said) if signature != Signature::Valid => {
+                let mut names = Names::new(book, route.dialect);
+                names.event(provider, Some(&said.reference), &said.aliases);
+                names.names
+            }
+            _ if signature == Signature::Valid => claimed.names.clone(),
+            _ => Vec::new(),
+        };
+        Self { provider, signature, statements, policy, claimed, aliases, reference, word, named, vouched }
     }
 
     fn of_return(
@@ -239,23 +255,24 @@ impl Reading {
         names.event(provider, found.reference.as_deref(), &found.aliases);
         let claimed = names.claimed(Channel::Return, policy.lock);
         let (aliases, reference) = (found.aliases, found.reference);
-        let (inquired, named) = (false, false);
-        Self { provider, signature, statements, policy, claimed, aliases, reference, inquired, named }
+        let (word, named, vouched) = (None, false, Vec::new());
+        Self { provider, signature, statements, policy, claimed, aliases, reference, word, named, vouched }
     }
 
     /// The events as the transition wants them.
     #[must_use]
     pub fn arriving(&self) -> Vec<Arriving> {
+        let vouched = self.is_vouched_for();
         let arriving = |statement: &Statement| Arriving {
             identified: statement.identified,
             reference: Arc::from(&*statement.event.reference),
             // What anybody may have made up makes nothing stale.
-            state: statement.event.state.filter(|_| self.signature != Signature::Absent || self.inquired),
+            state: statement.event.state.filter(|_| self.signature != Signature::Absent || vouched),
             step: statement.event.step,
             // What its provider says when it is asked is how the payment stands, wherever that came from.
-            moves: if self.inquired { Moves::Undocumented } else { self.provider.moves },
-            bills: if self.is_vouched_for() { statement.bills.clone() } else { Vec::new() },
-            verified: self.is_vouched_for(),
+            moves: if self.word == Some(Word::Whole) { Moves::Undocumented } else { self.provider.moves },
+            bills: if vouched { statement.bills.clone() } else { Vec::new() },
+            verified: vouched,
             policy: Arc::clone(&statement.policy),
         };
         self.statements.iter().flatten().map(arriving).collect()
@@ -263,7 +280,7 @@ impl Reading {
 
     /// Whether somebody vouches for what it tells: a signature, or its provider, who was asked.
     fn is_vouched_for(&self) -> bool {
-        self.signature == Signature::Valid || self.inquired
+        self.signature == Signature::Valid || self.word.is_some_and(Word::vouches)
     }
 
     /// Every bill that it may pay.
@@ -281,15 +298,9 @@ impl Reading {
     /// Names that somebody vouches to belong together: whoever signed this callback, or its provider, who was asked.
     #[must_use]
     pub fn links(&self) -> Vec<(LockName, LockName)> {
-        match (self.is_vouched_for(), self.statements.as_deref()) {
+        match (self.statements.as_deref(), self.vouched.split_first()) {
             // In a batch nobody could tell which name belongs to which.
-            (true, Ok([_])) => {
-                let (first, others) = match self.claimed.names.split_first() {
-                    Some((first, others)) => (*first, others),
-                    None => return Vec::new(),
-                };
-                others.iter().map(|other| (first, *other)).collect()
-            }
+            (Ok([_]), Some((first, others))) => others.iter().map(|other| (*first, *other)).collect(),
             _ => Vec::new(),
         }
     }
@@ -324,20 +335,22 @@ impl Reading {
         }
     }
 
-    /// What its provider has to be asked, for it does not say what happened; `None` where it does, or nobody can be asked.
+    /// What its provider has to be asked, for it does not say what happened, or because the provider is always asked; `None`
+    /// where nothing is to be asked, or nobody can be.
     #[must_use]
     pub fn question(&self, route: &Route, book: &Rulebook) -> Option<Asking> {
         let inquiry = self.provider.inquiry?;
         let api = book.apis.get(self.provider.name)?;
         let Ok([statement]) = self.statements.as_deref() else { return None };
         let by_state = matches!(statement.policy.identity, IdentityBy::Auto | IdentityBy::Event | IdentityBy::State);
-        if !by_state || !statement.identified.windowed || statement.policy.shadow {
+        let settles = by_state && statement.identified.windowed;
+        if !settles && api.inquire == Inquire::Unclear || statement.policy.shadow {
             return None;
         }
         let path = inquiry.path(&statement.event)?;
         let scope = route.segments.iter().fold(Key::of("account"), |key, (name, value)| key.part(name, value)).finish();
         let (api, payment) = (Arc::clone(api), statement.identified.transaction);
-        Some(Asking { api, path, reference: Arc::from(&*statement.event.reference), payment, scope })
+        Some(Asking { api, path, reference: Arc::from(&*statement.event.reference), payment, scope, settles })
     }
 }
 

@@ -30,8 +30,9 @@
 //!   kind tells callbacks apart.
 //! - A signature is refused only for what the manual says. A check tries every key, compares in constant time, and takes the
 //!   moment from its argument. Nothing is ever fetched.
-//! - `inquiry` only where its callbacks leave open what happened, and only as its manual has it (`mollie.rs`): what is read
-//!   from the answer becomes `facts`, so the same rules hold as above.
+//! - `inquiry` only as its manual has it (`mollie.rs`; `paypal.rs` for a token, `wechatpay_v3.rs` for a signature): what is
+//!   read from the answer becomes `facts`, so the same rules hold as above. `unclear` says whether callbacks of its leave open
+//!   what happened; of others an answer adds to what they say, and takes the place of nothing.
 
 use std::time::Duration;
 

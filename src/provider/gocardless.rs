@@ -5,8 +5,10 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 use http::StatusCode;
 
 use super::{
-    contract::{Ack, LateMove, Moves, Provider, Scheme, SecretKind, Signing, Unrecognised},
+    amount,
+    contract::{Ack, LateMove, Moves, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
     extract::{Reader, Value},
+    inquiry::{Inquiry, NoEvent, Question, access::Access, moved},
     signature::{self, BodyMac},
 };
 use crate::callback::{Alias, Event, State};
@@ -26,7 +28,7 @@ pub static GOCARDLESS: Provider = Provider {
     events: |reader, _| events(reader.json()),
     event_ids: true,
     batches: true,
-    inquiry: None,
+    inquiry: Some(&INQUIRY),
     ack: Ack::empty(StatusCode::NO_CONTENT),
     // "Invalid Token", which it asks for.
     refusal: 498,
@@ -56,6 +58,17 @@ pub static GOCARDLESS: Provider = Provider {
         "https://support.gocardless.com/hc/en-nz/articles/360000989989-Webhook-retries-failures",
         "https://developer.gocardless.com/api-reference/#appendix-webhooks",
     ],
+};
+
+/// Its events have an id and say what happened, but not how much, and mostly not whose it is. A batch is not asked about.
+static INQUIRY: Inquiry = Inquiry {
+    unclear: false,
+    url: "https://api.gocardless.com",
+    questions: &[Question { is_for: |event| event.reference.starts_with("PM"), path: "/payments/{reference}" }],
+    headers: &[("gocardless-version", "2015-07-06")],
+    access: Access::Bearer,
+    read: asked,
+    sources: &["https://developer.gocardless.com/api-reference/#payments-get-a-single-payment"],
 };
 
 const SIGNATURE: BodyMac = BodyMac { header: "webhook-signature", prefix: "" };
@@ -104,6 +117,37 @@ fn aliases(event: Value<'_>) -> Vec<Alias> {
         Some(Alias { kind: Arc::from(kind), value: value.into_owned() })
     };
     places.into_iter().filter_map(alias).collect()
+}
+
+/// A payment, as the API shows it.
+fn asked(json: Value<'_>) -> Result<Event, NoEvent> {
+    let payment = json.get("payments");
+    let status = payment.get("status").needed()?;
+    let refunded = moved(payment.get("amount_refunded"))?;
+    let state = match &*status {
+        "pending_customer_approval" | "pending_submission" | "submitted" => Some(State::Pending),
+        "confirmed" | "paid_out" if refunded.is_some() => Some(State::Refunded),
+        "confirmed" | "paid_out" => Some(State::Paid),
+        "failed" | "customer_approval_denied" => Some(State::Failed),
+        "cancelled" => Some(State::Cancelled),
+        "charged_back" => Some(State::ChargedBack),
+        _ => None,
+    };
+    let minor = payment.get("amount").amount()?;
+    let currency = payment.get("currency").text()?.and_then(|code| amount::currency(&code));
+    // A merchant may keep something else there; then it names nothing.
+    let hash = payment.at(["metadata", "payment_hash"]).text().ok().flatten();
+    let alias = |hash: Cow<'_, str>| Alias { kind: Arc::from("payment_hash"), value: hash.into_owned() };
+    Ok(Event {
+        reference: payment.get("id").needed()?.into_owned(),
+        state,
+        detail: Some(status.to_string()),
+        amount: amount::of(minor.as_deref(), currency.as_deref()),
+        currency,
+        aliases: hash.map(alias).into_iter().collect(),
+        facts: facts([("status", Some(&status)), ("minor", minor.as_deref()), ("refunded", refunded.as_deref())]),
+        ..Event::default()
+    })
 }
 
 /// The payment, where it is linked; else what the event is about: of `mandates` the `mandate`.

@@ -5,11 +5,13 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 use http::{Method, StatusCode};
 
 use super::{
+    amount,
     contract::{Ack, Keyring, Moves, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
-    extract::Reader,
+    extract::{Reader, Value},
+    inquiry::{Inquiry, NoEvent, Question, access::Access, moved},
     signature,
 };
-use crate::callback::{Alias, Event, Signature, State};
+use crate::callback::{Alias, Event, Signature, State, Step};
 
 /// The declaration.
 pub static KLARNA: Provider = Provider {
@@ -27,7 +29,7 @@ pub static KLARNA: Provider = Provider {
     events: |reader, _| Ok(vec![event(reader)?]),
     event_ids: true,
     batches: false,
-    inquiry: None,
+    inquiry: Some(&INQUIRY),
     ack: Ack::empty(StatusCode::OK),
     refusal: 401,
     paid_once: &["klarna_order"],
@@ -39,6 +41,83 @@ pub static KLARNA: Provider = Provider {
         "https://docs.klarna.com/klarna-checkout/additional-resources/confirm-purchase",
     ],
 };
+
+/// A push says that something is to be had of an order, and nothing else. Its keys are `username:password`; each region has an
+/// address of its own (`api-na.klarna.com`, `api-oc.klarna.com`).
+static INQUIRY: Inquiry = Inquiry {
+    unclear: true,
+    url: "https://api.klarna.com",
+    questions: &[
+        Question { is_for: |event| is(event, PUSH), path: "/ordermanagement/v1/orders/{reference}" },
+        Question { is_for: |event| is(event, UPDATE), path: "/hpp/v1/sessions/{reference}" },
+    ],
+    headers: &[],
+    access: Access::Basic,
+    read: asked,
+    sources: &[
+        "https://docs.klarna.com/api/ordermanagement/",
+        "https://docs.klarna.com/payments/other-products/hosted-payment-page/api-documentation/",
+    ],
+};
+
+const PUSH: &str = "KCO push";
+const UPDATE: &str = "HPP status_update";
+
+fn is(event: &Event, kind: &str) -> bool {
+    event.event_type.as_deref() == Some(kind)
+}
+
+/// A session, or an order with what was captured of it and given back.
+fn asked(json: Value<'_>) -> Result<Event, NoEvent> {
+    let status = json.get("status").needed()?;
+    let alias = |order: Cow<'_, str>| Alias { kind: Arc::from("klarna_order"), value: order.into_owned() };
+    let order = json.get("order_id").text()?;
+    if let Some(session) = json.get("session_id").text()? {
+        let state = state(&status);
+        return Ok(Event {
+            reference: session.into_owned(),
+            state,
+            detail: state.is_none().then(|| status.to_string()),
+            facts: facts([("status", Some(&status))]),
+            aliases: order.map(alias).into_iter().collect(),
+            ..Event::default()
+        });
+    }
+    let (captured, refunded) = (moved(json.get("captured_amount"))?, moved(json.get("refunded_amount"))?);
+    let fraud = json.get("fraud_status").text()?;
+    let state = match (&*status, &captured, &refunded) {
+        (_, _, Some(_)) => Some(State::Refunded),
+        (_, Some(_), None) => Some(State::Paid),
+        ("AUTHORIZED", None, None) => Some(State::Pending),
+        ("CANCELLED" | "EXPIRED" | "CLOSED", None, None) => Some(State::Cancelled),
+        _ => None,
+    };
+    let step = match (state, &captured) {
+        (Some(State::Pending), _) => Some(Step::Authorised),
+        (Some(State::Refunded), Some(_)) => Some(if refunded == captured { Step::Whole } else { Step::Part }),
+        (Some(State::Cancelled), _) if &*status == "EXPIRED" => Some(Step::Expired),
+        _ => None,
+    };
+    let minor = json.get("order_amount").amount()?;
+    let currency = json.get("purchase_currency").text()?.and_then(|code| amount::currency(&code));
+    let order = order.ok_or_else(|| Unrecognised("it is neither a session nor an order".into()))?;
+    Ok(Event {
+        reference: order.clone().into_owned(),
+        state,
+        step,
+        detail: Some(status.to_string()),
+        amount: amount::of(minor.as_deref(), currency.as_deref()),
+        currency,
+        aliases: vec![alias(order)],
+        facts: facts([
+            ("status", Some(&status)),
+            ("fraud", fraud.as_deref()),
+            ("captured", captured.as_deref()),
+            ("refunded", refunded.as_deref()),
+        ]),
+        ..Event::default()
+    })
+}
 
 /// What merchants call the order in the address of a push.
 const PUSHED: &str = "klarna_order_id";
@@ -58,7 +137,7 @@ fn event(reader: &Reader<'_>) -> Result<Event, Unrecognised> {
         let order = reader.query(PUSHED)?.ok_or_else(|| Unrecognised(format!("nothing stands at query:{PUSHED}")))?;
         return Ok(Event {
             reference: order.clone().into_owned(),
-            event_type: Some("KCO push".to_owned()),
+            event_type: Some(PUSH.to_owned()),
             aliases: vec![alias(order)],
             ..Event::default()
         });
@@ -70,7 +149,7 @@ fn event(reader: &Reader<'_>) -> Result<Event, Unrecognised> {
     Ok(Event {
         reference: session.get("session_id").needed()?.into_owned(),
         event_id: json.get("event_id").text()?.map(Cow::into_owned),
-        event_type: Some("HPP status_update".to_owned()),
+        event_type: Some(UPDATE.to_owned()),
         state,
         detail: if state.is_none() { Some(status.clone().into_owned()) } else { None },
         facts: facts([("status", Some(&status)), ("updated", session.get("updated_at").text()?.as_deref())]),

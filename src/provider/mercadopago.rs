@@ -8,7 +8,7 @@ use super::{
     amount,
     contract::{Ack, Keyring, Moves, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
     extract::{Reader, Value},
-    inquiry::{Access, Inquiry, Question, listed, moved},
+    inquiry::{Inquiry, NoEvent, Question, access::Access, listed, moved},
     signature::{self, Tag},
 };
 use crate::callback::{Event, Signature, State, Step};
@@ -43,13 +43,18 @@ pub static MERCADOPAGO: Provider = Provider {
     ],
 };
 
-/// The older notifications name a payment, and nothing tells one from another. The newer ones have an id each.
+/// The older notifications name a payment, and nothing tells one from another. The newer ones have an id each, and do not
+/// say what happened either.
 static INQUIRY: Inquiry = Inquiry {
+    unclear: true,
     url: "https://api.mercadopago.com",
     questions: &[Question {
-        is_for: |event| event.event_type.as_deref() == Some("payment (IPN)"),
+        is_for: |event| {
+            event.event_type.as_deref().is_some_and(|kind| kind == "payment (IPN)" || kind.starts_with("payment."))
+        },
         path: "/v1/payments/{reference}",
     }],
+    headers: &[],
     access: Access::Bearer,
     read: payment,
     sources: &[
@@ -97,7 +102,7 @@ fn notice(reader: &Reader<'_>) -> Result<Event, Unrecognised> {
 }
 
 /// A payment, as the API shows it. It stays approved when a part goes back.
-fn payment(json: Value<'_>) -> Result<Event, Unrecognised> {
+fn payment(json: Value<'_>) -> Result<Event, NoEvent> {
     let (status, detail) = (json.get("status").needed()?, json.get("status_detail").text()?);
     let refunded = moved(json.get("transaction_amount_refunded"))?;
     let refunds = listed(json.get("refunds"), |refund| Ok(refund.get("status").text()?.unwrap_or_default()))?;

@@ -8,6 +8,7 @@ use super::{
     amount,
     contract::{Ack, Keyring, Moves, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
     extract::{Reader, Value, decimal},
+    inquiry::{Inquiry, NoEvent, Question, access::Access, moved},
     signature::{self, Hash, Tag},
 };
 use crate::callback::{Event, Signature, State, Step};
@@ -27,7 +28,7 @@ pub static MIDTRANS: Provider = Provider {
     events: |reader, _| Ok(vec![event(reader)?]),
     event_ids: false,
     batches: false,
-    inquiry: None,
+    inquiry: Some(&INQUIRY),
     ack: Ack::empty(StatusCode::OK),
     // How often it tries again depends on the answer; what is wrong stays wrong.
     refusal: 403,
@@ -40,6 +41,49 @@ pub static MIDTRANS: Provider = Provider {
         "https://docs.midtrans.com/reference/handle-notifications",
     ],
 };
+
+/// Its notifications say what happened, and the hash that they carry does not cover it; an answer tells whether it is so. Its
+/// keys are `server key:`, with the colon and nothing behind it.
+static INQUIRY: Inquiry = Inquiry {
+    unclear: false,
+    url: "https://api.midtrans.com",
+    questions: &[Question { is_for: |_| true, path: "/v2/{reference}/status" }],
+    headers: &[],
+    access: Access::Basic,
+    read: asked,
+    sources: &[
+        "https://docs.midtrans.com/reference/get-transaction-status",
+        "https://docs.midtrans.com/reference/api-authorization",
+    ],
+};
+
+/// A transaction, as the API shows it; what went wrong stands in the answer, too.
+fn asked(json: Value<'_>) -> Result<Event, NoEvent> {
+    match &*json.get("status_code").needed()? {
+        "404" => return Err(NoEvent::NotFound),
+        "401" => return Err(NoEvent::Refused),
+        code if code.starts_with('5') => return Err(NoEvent::Failed(format!("it answers {code}"))),
+        _ => {}
+    }
+    let (status, fraud) = (json.get("transaction_status").needed()?, json.get("fraud_status").text()?);
+    let (gross, refunded) = (json.get("gross_amount").amount()?, moved(json.get("refund_amount"))?);
+    let parts = parts(json)?;
+    Ok(Event {
+        reference: json.get("transaction_id").needed()?.into_owned(),
+        state: state(&status, fraud.as_deref()),
+        detail: Some(status.to_string()),
+        amount: gross.as_deref().and_then(decimal),
+        currency: json.get("currency").text()?.and_then(|code| amount::currency(&code)),
+        facts: facts([
+            ("status", Some(&status)),
+            ("fraud", fraud.as_deref()),
+            ("amount", gross.as_deref()),
+            ("refunded", refunded.as_deref()),
+            ("parts", parts.as_deref()),
+        ]),
+        ..Event::default()
+    })
+}
 
 fn recognise(reader: &Reader<'_>) -> bool {
     let json = reader.json();

@@ -12,7 +12,7 @@ use super::{
     amount,
     contract::{Ack, Keyring, LateMove, Moves, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
     extract::{Found, Place, Reader, Value, decimal},
-    inquiry::{Access, Inquiry, Question, listed, moved},
+    inquiry::{Inquiry, NoEvent, Question, access::Access, listed, moved},
     signature::{self, BodyMac},
 };
 use crate::callback::{Alias, Event, Signature, State, Step};
@@ -59,11 +59,13 @@ pub static MOLLIE: Provider = Provider {
 
 /// A classic webhook says that something has become of a payment; what, its payment says, with its refunds and chargebacks.
 static INQUIRY: Inquiry = Inquiry {
+    unclear: true,
     url: "https://api.mollie.com",
     questions: &[Question {
         is_for: |event| event.reference.starts_with("tr_"),
         path: "/v2/payments/{reference}?embed=refunds,chargebacks",
     }],
+    headers: &[],
     access: Access::Bearer,
     read: payment,
     sources: &["https://docs.mollie.com/reference/get-payment", "https://docs.mollie.com/reference/authentication"],
@@ -167,9 +169,9 @@ fn next_generation(json: Value<'_>) -> Result<Event, Unrecognised> {
 
 /// A payment, as the API shows it. Its status stays `paid` when money goes back, so that amounts and refunds are told too; a
 /// refund's own step is among them, for a refund that fails is as much of a change as one that is made.
-fn payment(json: Value<'_>) -> Result<Event, Unrecognised> {
+fn payment(json: Value<'_>) -> Result<Event, NoEvent> {
     if json.get("resource").needed()? != "payment" {
-        return Err(Unrecognised("it is no payment".into()));
+        return Err(Unrecognised("it is no payment".into()).into());
     }
     let status = json.get("status").needed()?;
     let refunded = moved(json.at(["amountRefunded", "value"]))?;

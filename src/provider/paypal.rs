@@ -8,6 +8,7 @@ use super::{
     amount,
     contract::{Ack, Keyring, Moves, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
     extract::{Reader, Value, decimal},
+    inquiry::{Inquiry, NoEvent, Question, access::Access},
     signature,
 };
 use crate::{
@@ -30,7 +31,7 @@ pub static PAYPAL: Provider = Provider {
     events: |reader, _| events(reader.json()),
     event_ids: true,
     batches: true,
-    inquiry: None,
+    inquiry: Some(&INQUIRY),
     ack: Ack::empty(StatusCode::OK),
     refusal: 400,
     paid_once: &[],
@@ -44,6 +45,73 @@ pub static PAYPAL: Provider = Provider {
         "https://developer.paypal.com/api/rest/webhooks/event-names/",
     ],
 };
+
+/// Its events have an id and say what happened; an answer tells whether that is so. Its keys are `client_id:secret`.
+static INQUIRY: Inquiry = Inquiry {
+    unclear: false,
+    url: "https://api-m.paypal.com",
+    questions: &[
+        Question {
+            is_for: |event| {
+                is_about(event, "PAYMENT.CAPTURE.") || is_about(event, "CHECKOUT.ORDER.") && !is_order(event)
+            },
+            path: "/v2/payments/captures/{reference}",
+        },
+        Question { is_for: is_order, path: "/v2/checkout/orders/{reference}" },
+    ],
+    headers: &[],
+    access: Access::Exchanged("/v1/oauth2/token"),
+    read: asked,
+    sources: &[
+        "https://developer.paypal.com/api/rest/authentication/",
+        "https://developer.paypal.com/docs/api/payments/v2/#captures_get",
+        "https://developer.paypal.com/docs/api/orders/v2/#orders_get",
+    ],
+};
+
+fn is_about(event: &Event, kind: &str) -> bool {
+    event.event_type.as_deref().is_some_and(|told| told.starts_with(kind))
+}
+
+/// An order goes by its own id until it has a capture.
+fn is_order(event: &Event) -> bool {
+    let own = |alias: &Alias| &*alias.kind == "paypal_order" && alias.value == event.reference;
+    is_about(event, "CHECKOUT.ORDER.") && event.aliases.iter().any(own)
+}
+
+/// A capture or an order, as the API shows it.
+fn asked(json: Value<'_>) -> Result<Event, NoEvent> {
+    let status = json.get("status").needed()?;
+    let unit = json.get("purchase_units").items()?.next();
+    let money = json.get("amount").or(unit.map_or(json.get("amount"), |unit| unit.get("amount")));
+    let value = money.get("value").amount()?;
+    let state = match &*status {
+        "COMPLETED" => Some(State::Paid),
+        "REFUNDED" | "PARTIALLY_REFUNDED" => Some(State::Refunded),
+        "PENDING" | "CREATED" | "SAVED" | "APPROVED" | "PAYER_ACTION_REQUIRED" => Some(State::Pending),
+        "DECLINED" | "FAILED" => Some(State::Failed),
+        "VOIDED" => Some(State::Cancelled),
+        _ => None,
+    };
+    let reference = json.get("id").needed()?.into_owned();
+    let order = match unit {
+        Some(_) => Some(Cow::Borrowed(&*reference)),
+        None => json.at(["supplementary_data", "related_ids", "order_id"]).text()?,
+    };
+    Ok(Event {
+        aliases: order
+            .map(|id| Alias { kind: Arc::from("paypal_order"), value: id.into_owned() })
+            .into_iter()
+            .collect(),
+        state,
+        detail: (&*status != "COMPLETED").then(|| status.to_string()),
+        amount: value.as_deref().and_then(decimal),
+        currency: money.get("currency_code").text()?.and_then(|code| amount::currency(&code)),
+        facts: facts([("status", Some(&*status)), ("amount", value.as_deref())]),
+        reference,
+        ..Event::default()
+    })
+}
 
 const TRANSMISSION_ID: &str = "paypal-transmission-id";
 const TRANSMISSION_TIME: &str = "paypal-transmission-time";

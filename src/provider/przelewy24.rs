@@ -1,6 +1,6 @@
 //! Przelewy24: notices that carry a hash over their fields, written as JSON in an order of its own with a key at the end.
 
-use std::{fmt::Write, time::Duration};
+use std::{fmt::Write, sync::Arc, time::Duration};
 
 use http::StatusCode;
 use serde_json::json;
@@ -9,9 +9,10 @@ use super::{
     amount,
     contract::{Ack, Keyring, Moves, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
     extract::{Reader, Value},
+    inquiry::{Inquiry, NoEvent, Question, access::Access},
     signature::{self, Hash, Tag},
 };
-use crate::callback::{Event, Signature, State};
+use crate::callback::{Alias, Event, Signature, State};
 
 /// The declaration.
 pub static PRZELEWY24: Provider = Provider {
@@ -28,7 +29,7 @@ pub static PRZELEWY24: Provider = Provider {
     events: |reader, _| Ok(vec![event(reader.json())?]),
     event_ids: false,
     batches: false,
-    inquiry: None,
+    inquiry: Some(&INQUIRY),
     ack: Ack::empty(StatusCode::OK),
     refusal: 400,
     paid_once: &[],
@@ -37,6 +38,18 @@ pub static PRZELEWY24: Provider = Provider {
     answer_limit: Duration::from_secs(10),
     retry_span: Duration::from_secs(12 * 3600),
     sources: &["https://developers.przelewy24.pl/"],
+};
+
+/// Its notices say what happened; an answer tells whether that is so. Its keys are `posId:report key`. It is asked by the
+/// merchant's own name of the payment, and how it counts what is given back is not known well enough to be read.
+static INQUIRY: Inquiry = Inquiry {
+    unclear: false,
+    url: "https://secure.przelewy24.pl",
+    questions: &[Question { is_for: |_| true, path: "/api/v1/transaction/by/sessionId/{przelewy24_session}" }],
+    headers: &[],
+    access: Access::Basic,
+    read: asked,
+    sources: &["https://developers.przelewy24.pl/", "https://github.com/ingameltd/node-przelewy24"],
 };
 
 /// What is signed of a payment, and of a refund.
@@ -68,12 +81,43 @@ fn event(json: Value<'_>) -> Result<Event, Unrecognised> {
         detail: if state.is_none() { status.as_deref().map(str::to_owned) } else { None },
         amount: amount::of(minor.as_deref(), currency.as_deref()),
         currency,
+        aliases: session(json)?,
         facts: facts([
             ("type", Some(kind)),
             ("refund", refund.as_deref()),
             ("status", status.as_deref()),
             ("minor", minor.as_deref()),
         ]),
+        ..Event::default()
+    })
+}
+
+/// The merchant's own name of the payment.
+fn session(json: Value<'_>) -> Result<Vec<Alias>, Unrecognised> {
+    let session = json.get("sessionId").text()?;
+    let alias = |session: String| Alias { kind: Arc::from("przelewy24_session"), value: session };
+    Ok(session.map(|session| alias(session.into_owned())).into_iter().collect())
+}
+
+/// A transaction, as the API shows it. One that is paid waits until the merchant has it verified.
+fn asked(json: Value<'_>) -> Result<Event, NoEvent> {
+    let transaction = json.get("data");
+    let status = transaction.get("status").needed()?;
+    let minor = transaction.get("amount").amount()?;
+    let currency = transaction.get("currency").text()?.and_then(|code| amount::currency(&code));
+    Ok(Event {
+        reference: transaction.get("orderId").needed()?.into_owned(),
+        state: match &*status {
+            "0" => Some(State::Pending),
+            "1" | "2" => Some(State::Paid),
+            "3" => Some(State::Refunded),
+            _ => None,
+        },
+        detail: (&*status == "1").then(|| "not verified yet".to_owned()),
+        amount: amount::of(minor.as_deref(), currency.as_deref()),
+        currency,
+        aliases: session(transaction)?,
+        facts: facts([("status", Some(&status)), ("minor", minor.as_deref())]),
         ..Event::default()
     })
 }

@@ -8,6 +8,7 @@ use super::{
     amount,
     contract::{Ack, LateMove, Moves, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
     extract::{Reader, Value},
+    inquiry::{Inquiry, NoEvent, Question, access::Access, moved},
     signature::{self, BodyMac},
 };
 use crate::callback::{Alias, Event, State, Step};
@@ -27,7 +28,7 @@ pub static RAZORPAY: Provider = Provider {
     events: |reader, _| Ok(vec![event(reader)?]),
     event_ids: true,
     batches: false,
-    inquiry: None,
+    inquiry: Some(&INQUIRY),
     ack: Ack::empty(StatusCode::OK),
     refusal: 400,
     paid_once: &["razorpay_order"],
@@ -42,6 +43,20 @@ pub static RAZORPAY: Provider = Provider {
         "https://razorpay.com/docs/webhooks/best-practices/",
         "https://razorpay.com/docs/webhooks/validate-test/",
         "https://razorpay.com/docs/webhooks/payments/",
+    ],
+};
+
+/// Its events say what happened; an answer tells whether that is so. Its keys are `key_id:key_secret`.
+static INQUIRY: Inquiry = Inquiry {
+    unclear: false,
+    url: "https://api.razorpay.com",
+    questions: &[Question { is_for: |event| event.reference.starts_with("pay_"), path: "/v1/payments/{reference}" }],
+    headers: &[],
+    access: Access::Basic,
+    read: asked,
+    sources: &[
+        "https://razorpay.com/docs/api/payments/fetch-with-id/",
+        "https://razorpay.com/docs/api/authentication/",
     ],
 };
 
@@ -99,6 +114,36 @@ fn step(kind: &str, payment: Value<'_>) -> Result<Option<Step>, Unrecognised> {
             _ => None,
         },
         _ => None,
+    })
+}
+
+/// A payment, as the API shows it. It stays captured when a part goes back.
+fn asked(payment: Value<'_>) -> Result<Event, NoEvent> {
+    if payment.get("entity").needed()? != "payment" {
+        return Err(Unrecognised("it is no payment".into()).into());
+    }
+    let status = payment.get("status").needed()?;
+    let refunded = moved(payment.get("amount_refunded"))?;
+    let state = match &*status {
+        "created" | "authorized" => Some(State::Pending),
+        "captured" if refunded.is_some() => Some(State::Refunded),
+        "captured" => Some(State::Paid),
+        "refunded" => Some(State::Refunded),
+        "failed" => Some(State::Failed),
+        _ => None,
+    };
+    let minor = payment.get("amount").amount()?;
+    let currency = payment.get("currency").text()?.and_then(|code| amount::currency(&code));
+    let alias = |order: Cow<'_, str>| Alias { kind: Arc::from("razorpay_order"), value: order.into_owned() };
+    Ok(Event {
+        reference: payment.get("id").needed()?.into_owned(),
+        state,
+        detail: Some(status.to_string()),
+        amount: amount::of(minor.as_deref(), currency.as_deref()),
+        currency,
+        aliases: payment.get("order_id").text()?.map(alias).into_iter().collect(),
+        facts: facts([("status", Some(&status)), ("minor", minor.as_deref()), ("refunded", refunded.as_deref())]),
+        ..Event::default()
     })
 }
 

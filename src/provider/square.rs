@@ -8,6 +8,7 @@ use super::{
     amount,
     contract::{Ack, Keyring, Moves, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
     extract::{Reader, Value},
+    inquiry::{Inquiry, NoEvent, Question, access::Access, moved},
     signature::{self, Tag},
 };
 use crate::callback::{Event, Signature, State};
@@ -27,7 +28,7 @@ pub static SQUARE: Provider = Provider {
     events: |reader, _| Ok(vec![event(reader.json())?]),
     event_ids: true,
     batches: false,
-    inquiry: None,
+    inquiry: Some(&INQUIRY),
     ack: Ack::empty(StatusCode::OK),
     refusal: 403,
     paid_once: &[],
@@ -39,6 +40,23 @@ pub static SQUARE: Provider = Provider {
         "https://developer.squareup.com/docs/webhooks/step3validate",
         "https://developer.squareup.com/docs/webhooks/troubleshooting",
     ],
+};
+
+/// Its events have an id and say what happened; an answer tells whether that is so.
+static INQUIRY: Inquiry = Inquiry {
+    unclear: false,
+    url: "https://connect.squareup.com",
+    questions: &[Question {
+        is_for: |event| {
+            let about = |kind: &str| ["payment.", "refund."].iter().any(|prefix| kind.starts_with(prefix));
+            event.event_type.as_deref().is_some_and(about)
+        },
+        path: "/v2/payments/{reference}",
+    }],
+    headers: &[],
+    access: Access::Bearer,
+    read: asked,
+    sources: &["https://developer.squareup.com/reference/square/payments-api/get-payment"],
 };
 
 const HEADER: &str = "x-square-hmacsha256-signature";
@@ -75,6 +93,26 @@ fn event(json: Value<'_>) -> Result<Event, Unrecognised> {
         amount: amount::of(minor.as_deref(), currency.as_deref()),
         currency,
         aliases: Vec::new(),
+    })
+}
+
+/// A payment, as the API shows it. It stays completed when money goes back.
+fn asked(json: Value<'_>) -> Result<Event, NoEvent> {
+    let payment = json.get("payment");
+    let status = payment.get("status").needed()?;
+    let refunded = moved(payment.at(["refunded_money", "amount"]))?;
+    let (told, detail) = state(true, false, Some(&status));
+    let money = payment.get("amount_money");
+    let (minor, code) = (money.get("amount").amount()?, money.get("currency").text()?);
+    let currency = code.as_deref().and_then(amount::currency);
+    Ok(Event {
+        reference: payment.get("id").needed()?.into_owned(),
+        state: if told == Some(State::Paid) && refunded.is_some() { Some(State::Refunded) } else { told },
+        detail,
+        amount: amount::of(minor.as_deref(), currency.as_deref()),
+        currency,
+        facts: facts([("status", Some(&status)), ("minor", minor.as_deref()), ("refunded", refunded.as_deref())]),
+        ..Event::default()
     })
 }
 

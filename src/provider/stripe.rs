@@ -8,6 +8,7 @@ use super::{
     amount,
     contract::{Ack, Keyring, LateMove, Moves, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
     extract::{Reader, Value},
+    inquiry::{Inquiry, NoEvent, Question, access::Access, moved},
     signature::{self, Tag},
 };
 use crate::{
@@ -30,7 +31,7 @@ pub static STRIPE: Provider = Provider {
     events: |reader, _| Ok(vec![event(reader.json())?]),
     event_ids: true,
     batches: false,
-    inquiry: None,
+    inquiry: Some(&INQUIRY),
     ack: Ack::empty(StatusCode::OK),
     refusal: 400,
     paid_once: &[],
@@ -54,6 +55,31 @@ pub static STRIPE: Provider = Provider {
         "https://docs.stripe.com/api/events",
         "https://docs.stripe.com/currencies",
         "https://support.stripe.com/questions/deprecation-of-fractional-isk-charges-and-refunds",
+    ],
+};
+
+/// Its events have an id and say what happened; an answer tells whether that is so, and the payer's hash.
+static INQUIRY: Inquiry = Inquiry {
+    unclear: false,
+    url: "https://api.stripe.com",
+    questions: &[
+        Question {
+            is_for: |event| event.reference.starts_with("pi_"),
+            path: "/v1/payment_intents/{reference}?expand%5B%5D=latest_charge",
+        },
+        Question {
+            is_for: |event| ["ch_", "py_"].iter().any(|prefix| event.reference.starts_with(prefix)),
+            path: "/v1/charges/{reference}",
+        },
+    ],
+    // An account may be on an older version, where a payment intent has several charges.
+    headers: &[("stripe-version", "2022-11-15")],
+    access: Access::Bearer,
+    read: asked,
+    sources: &[
+        "https://docs.stripe.com/api/payment_intents/object",
+        "https://docs.stripe.com/api/charges/object",
+        "https://docs.stripe.com/upgrades#2022-11-15",
     ],
 };
 
@@ -130,6 +156,61 @@ fn major(minor: &str, currency: &str) -> Option<String> {
         other => amount::decimals(other),
     };
     amount::major(minor, decimals)
+}
+
+/// A payment intent with its last charge, or a charge, as the API shows it.
+fn asked(object: Value<'_>) -> Result<Event, NoEvent> {
+    let kind = object.get("object").needed()?;
+    let charge = match &*kind {
+        "payment_intent" => object.get("latest_charge"),
+        "charge" => object,
+        _ => return Err(Unrecognised("it is neither a payment intent nor a charge".into()).into()),
+    };
+    let status = object.get("status").needed()?;
+    let refunded = moved(charge.get("amount_refunded"))?;
+    let disputed = charge.get("disputed").flag()? == Some(true);
+    let captured = charge.get("captured").flag()?;
+    let state = match &*status {
+        "succeeded" if refunded.is_some() => Some(State::Refunded),
+        "succeeded" if captured == Some(false) => Some(State::Pending),
+        "succeeded" => Some(State::Paid),
+        // Before the first try it has this word, too.
+        "requires_payment_method" if object.get("last_payment_error").is_object() => Some(State::Failed),
+        "requires_payment_method"
+        | "requires_confirmation"
+        | "requires_action"
+        | "processing"
+        | "requires_capture"
+        | "pending" => Some(State::Pending),
+        "canceled" => Some(State::Cancelled),
+        "failed" => Some(State::Failed),
+        _ => None,
+    };
+    let currency = object.get("currency").text()?.and_then(|code| amount::currency(&code));
+    let received = moved(object.get("amount_received"))?;
+    let minor = if received.is_some() { received.clone() } else { moved(object.get("amount"))? };
+    let reference = object.get("id").needed()?.into_owned();
+    let alias = |kind: &str, value: String| Alias { kind: Arc::from(kind), value };
+    let intent = (&*kind == "payment_intent").then(|| alias("payment_intent", reference.clone()));
+    // A merchant may keep something else there; then it names nothing.
+    let hash = object.at(["metadata", "payment_hash"]).text().ok().flatten();
+    let hash = hash.map(|hash| alias("payment_hash", hash.into_owned()));
+    Ok(Event {
+        aliases: intent.into_iter().chain(hash).collect(),
+        state,
+        detail: (&*status != "succeeded").then(|| status.to_string()),
+        amount: currency.as_deref().zip(minor.as_deref()).and_then(|(currency, minor)| major(minor, currency)),
+        currency,
+        facts: facts([
+            ("status", Some(&status)),
+            ("minor", minor.as_deref()),
+            ("refunded", refunded.as_deref()),
+            ("disputed", disputed.then_some("yes")),
+            ("held", (captured == Some(false)).then_some("yes")),
+        ]),
+        reference,
+        ..Event::default()
+    })
 }
 
 /// The state by the type; with the object's own word where it tells more.

@@ -2,13 +2,18 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use http::StatusCode;
+use bytes::Bytes;
+use http::{Request, StatusCode, header::AUTHORIZATION};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 
 use super::{
     amount,
     contract::{Ack, Keyring, Moves, Provider, Scheme, Secret, SecretKind, Signing, Unrecognised, facts},
     extract::{Reader, Value},
+    inquiry::{
+        Inquiry, NoEvent, Question,
+        access::{Access, SignedBy, Unsigned},
+    },
     signature::{self, VerifyingKey},
 };
 use crate::{
@@ -31,7 +36,7 @@ pub static WECHATPAY_V3: Provider = Provider {
     events: |reader, keyring| Ok(vec![event(reader, keyring)?]),
     event_ids: true,
     batches: false,
-    inquiry: None,
+    inquiry: Some(&INQUIRY),
     ack: Ack::empty(StatusCode::NO_CONTENT),
     refusal: 401,
     paid_once: &[],
@@ -43,6 +48,65 @@ pub static WECHATPAY_V3: Provider = Provider {
         "https://github.com/wechatpay-apiv3/wechatpay-go/blob/main/core/auth/validators/wechat_pay_validator.go",
     ],
 };
+
+/// Its notices have an id and say what happened; an answer tells whether that is so. Its keys are the merchant's private keys,
+/// with `account` for the merchant's id and `serial` for the number of the certificate. How much was given back does not show.
+static INQUIRY: Inquiry = Inquiry {
+    unclear: false,
+    url: "https://api.mch.weixin.qq.com",
+    questions: &[Question { is_for: |_| true, path: "/v3/pay/transactions/id/{reference}?mchid={account}" }],
+    headers: &[],
+    access: Access::Signed(SignedBy { message, request, serial: true }),
+    read: asked,
+    sources: &[
+        "https://pay.weixin.qq.com/doc/v3/merchant/4012791858",
+        "https://pay.weixin.qq.com/doc/v3/merchant/4012365336",
+        "https://github.com/wechatpay-apiv3/wechatpay-go/blob/main/core/auth/credentials/wechat_pay_credential.go",
+    ],
+};
+
+fn message(question: &Unsigned<'_>) -> String {
+    format!("GET\n{}\n{}\n{}\n\n", question.path, seconds(question), question.nonce)
+}
+
+fn request(question: &Unsigned<'_>, signature: &str) -> http::Result<Request<Bytes>> {
+    let Unsigned { account, serial, nonce, .. } = question;
+    let shown = format!(
+        "WECHATPAY2-SHA256-RSA2048 mchid=\"{account}\",nonce_str=\"{nonce}\",timestamp=\"{}\",serial_no=\"{serial}\",\
+         signature=\"{signature}\"",
+        seconds(question)
+    );
+    Request::get(question.path).header(AUTHORIZATION, shown).body(Bytes::new())
+}
+
+const fn seconds(question: &Unsigned<'_>) -> u64 {
+    question.now.as_millis() / 1000
+}
+
+/// A transaction, as the API shows it.
+fn asked(transaction: Value<'_>) -> Result<Event, NoEvent> {
+    let status = transaction.get("trade_state").needed()?;
+    let state = match &*status {
+        "SUCCESS" => Some(State::Paid),
+        "REFUND" => Some(State::Refunded),
+        "NOTPAY" | "USERPAYING" => Some(State::Pending),
+        "CLOSED" | "REVOKED" => Some(State::Cancelled),
+        "PAYERROR" => Some(State::Failed),
+        _ => None,
+    };
+    let money = transaction.get("amount");
+    let minor = money.get("total").amount()?;
+    let currency = money.get("currency").text()?.and_then(|code| amount::currency(&code));
+    Ok(Event {
+        reference: transaction.get("transaction_id").needed()?.into_owned(),
+        state,
+        detail: Some(status.to_string()),
+        amount: amount::of(minor.as_deref(), currency.as_deref()),
+        currency,
+        facts: facts([("status", Some(&status)), ("minor", minor.as_deref())]),
+        ..Event::default()
+    })
+}
 
 const TAG: &str = "wechatpay-signature";
 const TIME: &str = "wechatpay-timestamp";

@@ -5,6 +5,7 @@
 mod acme;
 mod admin;
 mod alerts;
+mod asked;
 mod attack;
 mod backends;
 mod checkout;

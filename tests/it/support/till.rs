@@ -25,10 +25,12 @@ pub struct Till {
 struct Drawer {
     payments: HashMap<String, Value>,
     keys: Vec<String>,
+    /// What it answers elsewhere, by method, path and query.
+    places: HashMap<String, (u16, Value)>,
     /// What it says in place of an answer.
     says: Option<String>,
     takes: Duration,
-    asked: Vec<Head>,
+    asked: Vec<(Head, String)>,
 }
 
 impl Till {
@@ -87,6 +89,11 @@ impl Till {
         self.drawer.lock().unwrap().payments.insert(reference.to_owned(), payment);
     }
 
+    /// Whoever asks with this method, path and query is answered with this.
+    pub fn at(&self, place: &str, status: u16, answer: Value) {
+        self.drawer.lock().unwrap().places.insert(place.to_owned(), (status, answer));
+    }
+
     pub fn lets_in(&self, keys: &[&str]) {
         self.drawer.lock().unwrap().keys = keys.iter().map(|key| (*key).to_owned()).collect();
     }
@@ -103,21 +110,33 @@ impl Till {
 
     /// What was asked so far.
     pub fn asked(&self) -> Vec<Head> {
+        self.drawer.lock().unwrap().asked.iter().map(|(head, _)| head.clone()).collect()
+    }
+
+    /// The same with the bodies.
+    pub fn heard(&self) -> Vec<(Head, String)> {
         self.drawer.lock().unwrap().asked.clone()
     }
 }
 
 async fn serve(mut stream: TcpStream, drawer: Arc<Mutex<Drawer>>) {
     let mut read = Vec::new();
-    while !read.ends_with(b"\r\n\r\n") {
+    let (head, body) = loop {
+        if let Some(end) = read.windows(4).position(|w| w == b"\r\n\r\n") {
+            let head = Head::parse(std::str::from_utf8(&read[..end + 4]).expect("heads are text"));
+            let length: usize =
+                head.all("content-length").first().map_or(0, |length| length.parse().expect("a length"));
+            if read.len() == end + 4 + length {
+                break (head, String::from_utf8(read.split_off(end + 4)).expect("text"));
+            }
+        }
         if !matches!(stream.read_buf(&mut read).await, Ok(1..)) {
             return;
         }
-    }
-    let head = Head::parse(std::str::from_utf8(&read).expect("heads are text"));
+    };
     let (said, takes) = {
         let mut drawer = drawer.lock().unwrap();
-        drawer.asked.push(head.clone());
+        drawer.asked.push((head.clone(), body));
         // What is so when the question comes, whatever happens until the answer is there.
         (drawer.says.clone().unwrap_or_else(|| drawer.answer(&head)), drawer.takes)
     };
@@ -127,10 +146,16 @@ async fn serve(mut stream: TcpStream, drawer: Arc<Mutex<Drawer>>) {
 
 impl Drawer {
     fn answer(&self, head: &Head) -> String {
+        let place = head.line.trim_end_matches(" HTTP/1.1");
+        if let Some((status, answer)) = self.places.get(place) {
+            return whole(*status, answer);
+        }
         let path = head.line.split(' ').nth(1).unwrap();
         let reference =
             path.strip_prefix("/v2/payments/").and_then(|rest| rest.strip_suffix("?embed=refunds,chargebacks"));
-        let key = head.one("authorization").strip_prefix("Bearer ").unwrap();
+        let Some(key) = head.all("authorization").first().and_then(|shown| shown.strip_prefix("Bearer ")) else {
+            return whole(404, &json!({}));
+        };
         let payment = reference.and_then(|reference| self.payments.get(reference));
         match payment {
             _ if !self.keys.iter().any(|known| known == key) => whole(401, &json!({ "status": 401 })),
