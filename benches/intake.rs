@@ -33,6 +33,10 @@ impl App for AtOnce {
         Ok(())
     }
 
+    fn at_hand(&self) -> Option<()> {
+        Some(())
+    }
+
     async fn send(&self, (): (), request: &StoredRequest, _: Duration) -> Result<Response<Full<Bytes>>, SendError> {
         black_box(request);
         let mut response = Response::new(Full::from("{\"ok\": true}"));

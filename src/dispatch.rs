@@ -33,6 +33,7 @@ use self::{answer::Interner, breaker::Breaker, holds::newly_held, waiting::Audie
 pub use self::{
     answer::{Full, Heard},
     app::{App, SendError, TOO_SLOW},
+    attempt::Ready,
     breaker::Sign,
     pass::{Pass, SHUT, sign_of},
     step::StepError,

@@ -19,7 +19,7 @@ use crate::{
     transaction::{
         effect::{Transition, View},
         history::Line,
-        lock::{LeaseId, LockName},
+        lock::{Claimed, LeaseId, LockName},
         state::Delivery,
     },
 };
@@ -30,8 +30,9 @@ pub enum Want<'a> {
     /// These transactions, with the deliveries that their claims name, and what is remembered of these names (sessions
     /// among them).
     Transactions(&'a [Key], &'a [LockName]),
-    /// The same, and these bills, with what the app was told of the money of those who have paid them.
-    Arrival(&'a [Key], &'a [LockName], &'a [Key]),
+    /// The same for who wants to go to the app with these claims: these bills, with what the app was told of the money of those
+    /// who have paid them, and whether he could go at once.
+    Arrival(&'a [Key], &'a Claimed, &'a [Key]),
     /// This delivery, with its transactions and their deliveries, and whether its lease lacks a name that is remembered.
     Delivery(LeaseId),
 }

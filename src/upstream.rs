@@ -212,7 +212,9 @@ impl Upstream {
         Ok(way.connection(connected?, false))
     }
 
-    fn kept(&self, purpose: Use) -> Option<Connection> {
+    /// A connection that was kept from before and is alive, if there is one.
+    #[must_use]
+    pub fn kept(&self, purpose: Use) -> Option<Connection> {
         let way = self.way.load();
         let within = match purpose {
             Use::Callback => way.options.reuse_within,

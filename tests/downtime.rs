@@ -47,6 +47,13 @@ struct Office {
     in_vain: Mutex<Vec<Instant>>,
 }
 
+impl Office {
+    fn is_down(&self) -> bool {
+        let now = Instant::now();
+        self.down[0] <= now && now < self.down[1]
+    }
+}
+
 struct Door(Arc<Office>);
 
 impl App for Door {
@@ -54,12 +61,15 @@ impl App for Door {
     type Body = Full<Bytes>;
 
     async fn connect(&self) -> Result<(), String> {
-        let now = Instant::now();
-        if self.0.down[0] <= now && now < self.0.down[1] {
-            self.0.in_vain.lock().unwrap().push(now);
+        if self.0.is_down() {
+            self.0.in_vain.lock().unwrap().push(Instant::now());
             return Err("connection refused".to_owned());
         }
         Ok(())
+    }
+
+    fn at_hand(&self) -> Option<()> {
+        (!self.0.is_down()).then_some(())
     }
 
     async fn send(&self, (): (), request: &StoredRequest, _: Duration) -> Result<Response<Full<Bytes>>, SendError> {

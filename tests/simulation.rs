@@ -422,6 +422,10 @@ impl App for Fake {
         if refuses { Err("connection refused".to_owned()) } else { Ok(()) }
     }
 
+    fn at_hand(&self) -> Option<()> {
+        (self.0.chance().below(2) == 0).then_some(())
+    }
+
     async fn send(&self, (): (), request: &StoredRequest, limit: Duration) -> Result<Response<Pieces>, SendError> {
         tokio::time::timeout(limit, self.answer(request)).await.unwrap_or(Err(SendError::TooSlow))
     }

@@ -170,7 +170,7 @@ impl Explainer {
     /// Decides as the gate does, then lets the app accept what is forwarded.
     async fn decide(&self, reading: &Reading, recorded: &Recorded) -> anyhow::Result<Decided> {
         let keys: Vec<_> = reading.statements.iter().flatten().map(|s| s.identified.transaction).collect();
-        let view = self.store.load(Want::Arrival(&keys, &reading.claimed.names, &reading.bills()), self.at).await?;
+        let view = self.store.load(Want::Arrival(&keys, &reading.claimed, &reading.bills()), self.at).await?;
         let request = StoredRequest {
             method: recorded.method.clone(),
             uri: recorded.uri.clone(),

@@ -24,6 +24,9 @@ pub trait App: Send + Sync + 'static {
     /// Opens a connection, or takes one that is surely alive. Nothing has been sent when this fails; says why.
     fn connect(&self) -> impl Future<Output = Result<Self::Connection, String>> + Send;
 
+    /// A connection that is at hand and surely alive, if there is one.
+    fn at_hand(&self) -> Option<Self::Connection>;
+
     /// Sends one request and returns the head of its answer, which may take `limit`.
     fn send(
         &self,
@@ -53,6 +56,10 @@ impl App for Arc<Upstream> {
 
     async fn connect(&self) -> Result<Self::Connection, String> {
         Upstream::connect(self, Use::Callback).await.map_err(|error| error.to_string())
+    }
+
+    fn at_hand(&self) -> Option<Self::Connection> {
+        self.kept(Use::Callback)
     }
 
     async fn send(

@@ -5,7 +5,7 @@ use std::{pin::Pin, sync::Arc};
 use http::{HeaderValue, Response, StatusCode, header};
 use tokio::time::Instant;
 
-use super::{App, Dispatch, Full, Heard, SHUT, SendError, Sign, StepError, TICK, answer::read, sign_of};
+use super::{App, Dispatch, Full, Heard, Pass, SHUT, SendError, Sign, StepError, TICK, answer::read, sign_of};
 use crate::{
     callback::{Answer, Channel},
     store::{CommitError, Store, Want},
@@ -22,7 +22,35 @@ use crate::{
 /// Why nothing was sent by who could.
 const TOO_LATE: &str = "the store took too long to make it durable";
 
+/// What a try needs before it begins: the right to it, and a connection that stands.
+pub struct Ready<S: Store, A: App> {
+    pass: Pass<S, A>,
+    connection: A::Connection,
+}
+
 impl<S: Store, A: App> Dispatch<S, A> {
+    /// What a try needs, where all of it is at hand.
+    pub fn ready(self: &Arc<Self>) -> Option<Ready<S, A>> {
+        let connection = self.app.at_hand()?;
+        Some(Ready { pass: self.pass().ok()?, connection })
+    }
+
+    /// The first try of a delivery that has been committed as begun. Says what came of it, unless that could not be recorded.
+    pub async fn begun(self: Arc<Self>, delivery: Delivery, ready: Ready<S, A>) -> Option<Heard> {
+        let (id, attempt) = (delivery.id, delivery.attempts);
+        let guard = Unfinished { dispatch: Some(Arc::clone(&self)), id, attempt, begun: true };
+        self.note_wait(&delivery);
+        self.bring(delivery, ready, guard).await
+    }
+
+    /// How long it was held, and waited for its turn.
+    fn note_wait(&self, delivery: &Delivery) {
+        let letter = &delivery.letter;
+        let waited = self.clock.now().since(letter.arrived);
+        self.metrics.hold_seconds.observe(waited.min(letter.policy.hold).as_secs_f64());
+        self.metrics.observe_lock_wait(Channel::Webhook, waited.saturating_sub(letter.policy.hold));
+    }
+
     /// One try of a delivery whose lease has been granted to somebody who may know nothing else of it.
     pub(super) async fn attempt_of(self: Arc<Self>, id: LeaseId) -> Option<Heard> {
         let guard = Unfinished { dispatch: Some(Arc::clone(&self)), id, attempt: 1, begun: false };
@@ -50,12 +78,8 @@ impl<S: Store, A: App> Dispatch<S, A> {
     pub async fn attempt(self: Arc<Self>, delivery: Delivery) -> Option<Heard> {
         let (id, attempt) = (delivery.id, delivery.attempts + 1);
         let mut guard = Unfinished { dispatch: Some(Arc::clone(&self)), id, attempt, begun: false };
-        let now = self.clock.now();
-        let letter = &delivery.letter;
-        self.unhold(id, letter);
-        let waited = now.since(letter.arrived);
-        self.metrics.hold_seconds.observe(waited.min(letter.policy.hold).as_secs_f64());
-        self.metrics.observe_lock_wait(Channel::Webhook, waited.saturating_sub(letter.policy.hold));
+        self.unhold(id, &delivery.letter);
+        self.note_wait(&delivery);
         let pass = match self.pass() {
             Ok(pass) => pass,
             Err(until) => {
@@ -93,6 +117,17 @@ impl<S: Store, A: App> Dispatch<S, A> {
             return None;
         }
         (guard.attempt, guard.begun) = (sent.attempts, true);
+        self.bring(sent, Ready { pass, connection }, guard).await
+    }
+
+    /// Brings a try that has begun to its end.
+    async fn bring(
+        self: Arc<Self>,
+        sent: Delivery,
+        Ready { pass, connection }: Ready<S, A>,
+        mut guard: Unfinished<S, A>,
+    ) -> Option<Heard> {
+        let letter = &sent.letter;
         if self.is_too_late(&sent) {
             return Box::pin(guard.fail(Ending::NotSent(TOO_LATE.to_owned()))).await;
         }
@@ -101,7 +136,7 @@ impl<S: Store, A: App> Dispatch<S, A> {
         self.metrics.count_delivery(letter.provider, heard.ending.as_str());
         self.metrics.delivery_seconds.observe(heard.took.as_secs_f64());
         guard.disarm();
-        self.end(id, sent.attempts, true, heard).await
+        self.end(sent.id, sent.attempts, true, heard).await
     }
 
     /// Whether its sender would be taken for dead before he could have an answer: the disk took so long.

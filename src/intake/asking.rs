@@ -167,7 +167,7 @@ impl<S: Store, A: App> Intake<S, A> {
         let keys: Vec<_> = events.iter().map(|event| event.identified.transaction).collect();
         for _ in 0..MOST_ROUNDS {
             let now = self.dispatch.clock_now();
-            let loaded = self.dispatch.store.load(Want::Arrival(&keys, &reading.claimed.names, &bills), now).await;
+            let loaded = self.dispatch.store.load(Want::Arrival(&keys, &reading.claimed, &bills), now).await;
             let Ok(view) = loaded else { return };
             let arrival = Arrival {
                 id: self.dispatch.next_id(),

@@ -10,7 +10,7 @@ use crate::{
     callback::Key,
     dispatch::{App, Heard, StepError, Waiter},
     store::{CommitError, Store, StoreError, Want},
-    transaction::{effect::Input, lock::LeaseId, state::Delivery},
+    transaction::{effect::Input, lock::LeaseId},
 };
 
 /// What came of waiting.
@@ -57,14 +57,16 @@ impl<S: Store, A: App> Intake<S, A> {
         hearing.await.map_or(Waited::GoesDown, Waited::Heard)
     }
 
-    /// The same for a try that goes in the caller's own task: it goes on in one of its own. `None` where it has to queue
-    /// again.
-    pub(super) async fn wait_on_own(&self, delivery: Delivery, patience: Patience<'_>) -> Option<Waited> {
-        let id = delivery.id;
-        let Some(until) = patience.until else {
-            return Arc::clone(&self.dispatch).attempt(delivery).await.map(Waited::Own);
-        };
-        let mut work = Box::pin(Arc::clone(&self.dispatch).attempt(delivery));
+    /// The same for a try that goes in the caller's own task: it goes on in one of its own. `None` where the try came to
+    /// nothing that can be told.
+    pub(super) async fn wait_on_own(
+        &self,
+        id: LeaseId,
+        work: impl Future<Output = Option<Heard>> + Send + 'static,
+        patience: Patience<'_>,
+    ) -> Option<Waited> {
+        let Some(until) = patience.until else { return work.await.map(Waited::Own) };
+        let mut work = Box::pin(work);
         if let Ok(ended) = timeout_at(until, work.as_mut()).await {
             return ended.map(Waited::Own);
         }

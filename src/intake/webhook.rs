@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     callback::Key,
-    dispatch::{App, SHUT, Waiter},
+    dispatch::{App, Place, Ready, SHUT, Waiter},
     rule::Route,
     store::{CommitError, Store, StoreError, Want},
     time::Timestamp,
@@ -25,6 +25,7 @@ use crate::{
         history::Line,
         lock::LeaseId,
         state::{Delivery, StoredRequest},
+        transition::{go_at_once, may_go_at_once},
     },
 };
 
@@ -70,12 +71,22 @@ struct Standing<S: Store, A: App> {
     course: Course,
     /// The delivery that it became, as it is known now.
     became: Option<Delivery>,
-    /// Whether the lease of that was granted at once, and nobody else was told.
-    granted: bool,
-    /// Its sender, where he may have to wait.
-    waiter: Option<Waiter<S, A>>,
+    /// Who brings that to the app, or waits for another.
+    turn: Turn<S, A>,
     /// What is noted of it once its sender has waited, for he may have to be decided about again.
     lines: Vec<Line>,
+}
+
+/// What its sender has to do for what he hears.
+enum Turn<S: Store, A: App> {
+    /// Nothing.
+    None,
+    /// Wait.
+    Waits(Waiter<S, A>),
+    /// Go himself, for the lease was granted at once; he may have to wait all the same.
+    Goes(Waiter<S, A>),
+    /// Go himself, for all that this takes was at hand, and it is committed as begun. His place is counted meanwhile.
+    Begins(Place<S, A>, Ready<S, A>),
 }
 
 /// What its sender hears, or how that is found.
@@ -177,7 +188,7 @@ impl<S: Store, A: App> Intake<S, A> {
         line: &mut Noted<'r>,
     ) -> Result<Standing<S, A>, Fallen> {
         let reading = webhook.reading;
-        let want = Want::Arrival(&webhook.keys, &reading.claimed.names, &webhook.bills);
+        let want = Want::Arrival(&webhook.keys, &reading.claimed, &webhook.bills);
         let view = self.dispatch.store.load(want, now).await.map_err(|error| Fallen::Later(Later::NoStore(error)))?;
         if first {
             self.dispatch.metrics.count_joined(reading.joined_by(view.told));
@@ -197,7 +208,11 @@ impl<S: Store, A: App> Intake<S, A> {
         }
         line.decisions(decided.decisions, decided.why);
         // Before the commit, for after it the delivery may be at its end before anybody waits on it.
-        let waiter = self.placed(&course)?;
+        let turn = self.turn(&course, view.free && may_go_at_once(&transition, id))?;
+        if let Turn::Begins(..) = turn {
+            // Nobody is before him, and a connection stands: what would be two commits is one.
+            go_at_once(&mut transition, id, now);
+        }
         let became = transition.committed(id);
         if transition.is_nothing() {
             // It is noted, and nobody waits for that.
@@ -205,29 +220,36 @@ impl<S: Store, A: App> Intake<S, A> {
             if !matches!(course, Course::Wait(_)) {
                 self.dispatch.store.note(std::mem::take(&mut lines));
             }
-            return Ok(Standing { course, became, granted: false, waiter, lines });
+            return Ok(Standing { course, became, turn, lines });
         }
         let recheck = transition.deliveries.iter().find_map(is_recheck);
         // What is acknowledged at once goes in a task of its own.
         let own = (!matches!(course, Course::Accept(_))).then_some(id);
         let granted = self.dispatch.commit_for(own, transition).await.map_err(|error| match error {
-            CommitError::Conflict => Fallen::Anew,
+            CommitError::Conflict | CommitError::LeaseLost => Fallen::Anew,
             CommitError::Store(error) => Fallen::Later(Later::NoStore(error)),
-            CommitError::Full | CommitError::LeaseLost => Fallen::Later(Later::TurnedAway(error.to_string())),
+            CommitError::Full => Fallen::Later(Later::TurnedAway(error.to_string())),
         })?;
         self.rechecks.note(&webhook.inquest, recheck);
-        Ok(Standing { course, became, granted, waiter, lines: Vec::new() })
+        let turn = match turn {
+            Turn::Waits(waiter) if granted => Turn::Goes(waiter),
+            turn => turn,
+        };
+        Ok(Standing { course, became, turn, lines: Vec::new() })
     }
 
-    /// A place for a sender who may have to wait.
-    fn placed(&self, course: &Course) -> Result<Option<Waiter<S, A>>, Fallen> {
-        let (Course::Deliver(id) | Course::Wait(id) | Course::Again(id)) = *course else { return Ok(None) };
+    /// What its sender will have to do, with a place for him. `at_once`: nothing but a connection keeps him from the app.
+    fn turn(&self, course: &Course, at_once: bool) -> Result<Turn<S, A>, Fallen> {
+        let (Course::Deliver(id) | Course::Wait(id) | Course::Again(id)) = *course else { return Ok(Turn::None) };
         let turned_away = |why: &str| Fallen::Later(Later::TurnedAway(why.to_owned()));
         let place = self.dispatch.take_place().ok_or_else(|| turned_away("too many callers wait already"))?;
         if let Course::Deliver(_) = course {
-            return Ok(Some(place.own(id)));
+            return Ok(match at_once.then(|| self.dispatch.ready()).flatten() {
+                Some(ready) => Turn::Begins(place, ready),
+                None => Turn::Waits(place.own(id)),
+            });
         }
-        place.wait_on(id).map(Some).ok_or_else(|| turned_away("too many callers wait on it already"))
+        place.wait_on(id).map(Turn::Waits).ok_or_else(|| turned_away("too many callers wait on it already"))
     }
 
     /// Does what a decision that stands says; `None` where its sender has waited on another and is decided about again.
@@ -238,13 +260,23 @@ impl<S: Store, A: App> Intake<S, A> {
         webhook: &Webhook<'_>,
         promised: &mut Option<LeaseId>,
     ) -> Option<End> {
-        let Standing { course, became, granted, waiter, lines } = standing;
+        let Standing { course, became, turn, lines } = standing;
         let patience = webhook.patience();
+        let seen = became.as_ref().map(|delivery| delivery.id);
+        let waiter = match (turn, became) {
+            (Turn::Begins(_place, ready), Some(delivery)) => {
+                let (id, work) = (delivery.id, Arc::clone(&self.dispatch).begun(delivery, ready));
+                let waited = self.wait_on_own(id, work, patience).await;
+                return Some(End::Waited(waited.unwrap_or(Waited::GoesDown), true));
+            }
+            (Turn::Goes(waiter), Some(delivery)) => {
+                return Some(End::Waited(self.go(delivery, waiter, patience).await, true));
+            }
+            (Turn::Waits(waiter) | Turn::Goes(waiter), _) => Some(waiter),
+            (Turn::None | Turn::Begins(..), _) => None,
+        };
         Some(match course {
-            Course::Deliver(id) => match became.filter(|_| granted) {
-                Some(delivery) => End::Waited(self.go(delivery, waiter, patience).await, true),
-                None => End::Waited(self.wait(id, waiter, patience).await, true),
-            },
+            Course::Deliver(id) => End::Waited(self.wait(id, waiter, patience).await, true),
             Course::Accept(_) => End::Waited(Waited::Acknowledged, true),
             Course::Wait(id) => {
                 // It may have ended between the look and the wait.
@@ -273,21 +305,21 @@ impl<S: Store, A: App> Intake<S, A> {
             Course::Refuse => End::Says(plain(StatusCode::CONFLICT, REFUSED)),
             Course::Unremembered => End::Unremembered,
             // There to be counted; this one request records its outcome.
-            Course::Shadow => End::Shadow(became.map(|delivery| delivery.id)),
+            Course::Shadow => End::Shadow(seen),
         })
     }
 
     /// The try of a delivery whose lease was granted at once: nobody is before us, so that it needs no task of its own, and
     /// its outcome no detour.
-    async fn go(&self, delivery: Delivery, waiter: Option<Waiter<S, A>>, patience: Patience<'_>) -> Waited {
+    async fn go(&self, delivery: Delivery, waiter: Waiter<S, A>, patience: Patience<'_>) -> Waited {
         let id = delivery.id;
-        waiter.iter().for_each(Waiter::goes);
-        if let Some(waited) = self.wait_on_own(delivery, patience).await {
+        waiter.goes();
+        if let Some(waited) = self.wait_on_own(id, Arc::clone(&self.dispatch).attempt(delivery), patience).await {
             return waited;
         }
         // It queues again, and whoever gives it its turn tells what comes of it.
-        waiter.iter().for_each(Waiter::comes_back);
-        self.still_there(id, waiter, patience).await.unwrap_or(Waited::GoesDown)
+        waiter.comes_back();
+        self.still_there(id, Some(waiter), patience).await.unwrap_or(Waited::GoesDown)
     }
 
     /// Waits on a delivery that may have ended between the look and the wait.

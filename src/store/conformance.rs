@@ -199,6 +199,24 @@ pub(super) async fn a_lease_is_granted_once_and_required_by_who_holds_it<S: Stor
     assert!(matches!(store.commit(require(1), T0).await, Err(CommitError::LeaseLost)));
 }
 
+pub(super) async fn a_lease_is_seized_only_where_nobody_is_in_the_way<S: Store>(make: impl Fn(Options) -> S) {
+    let store = make(Options { max_leases: 2, ..Options::default() });
+    let seize = |id, reference| locks(vec![LockChange::Seize(LeaseId(id), claimed(reference))]);
+    let free =
+        async |reference| store.load(Want::Arrival(&[key("a")], &claimed(reference), &[]), T0).await.unwrap().free;
+    assert!(free("tr").await);
+    assert_eq!(store.commit(seize(1, "tr"), T0).await.unwrap(), [], "who seizes it needs not be told");
+    assert!(store.commit(locks(vec![LockChange::Require(LeaseId(1))]), T0).await.is_ok());
+    assert!(!free("tr").await && free("other").await);
+    let late = Transition { history: vec![comes("b", Decision::First, "tr")], ..seize(2, "tr") };
+    assert!(matches!(store.commit(late, T0).await, Err(CommitError::LeaseLost)));
+    assert!(lines(&store, "b").await.is_empty(), "nothing of it stands");
+    assert_eq!(store.commit(locks(vec![enqueue(3, "tr")]), T0).await.unwrap(), []);
+    assert!(matches!(store.commit(seize(4, "other"), T0).await, Err(CommitError::Full)));
+    let release = locks(vec![LockChange::Release(LeaseId(1))]);
+    assert_eq!(store.commit(release, T0).await.unwrap(), [LeaseId(3)]);
+}
+
 pub(super) async fn a_bound_refuses_newcomers_and_never_what_was_let_in<S: Store>(make: impl Fn(Options) -> S) {
     let store = make(Options { max_leases: 2, ..Options::default() });
     for id in [1, 2] {
@@ -278,7 +296,7 @@ pub(super) async fn a_bill_is_written_over_the_version_that_was_read_and_tells_w
 ) {
     let bounds = Options { bills_retained: Duration::from_secs(60), max_bills: 4, ..Options::default() };
     let store = make(bounds);
-    let ask = async |bill, now| store.load(Want::Arrival(&[], &[], &[key(bill)]), now).await.unwrap();
+    let ask = async |bill, now| store.load(Want::Arrival(&[], &claimed("tr"), &[key(bill)]), now).await.unwrap();
     assert!(ask("1001", T0).await.bills.is_empty());
     let money = Money { stage: Stage::Refunded, paid: true };
     store.commit(put("a", Transaction { money, ..settled(later(600)) }), T0).await.unwrap();
@@ -290,7 +308,7 @@ pub(super) async fn a_bill_is_written_over_the_version_that_was_read_and_tells_w
     assert_eq!((seen.bills[0].0, &bill.paid_by[..]), (key("1001"), &[key("a")][..]));
     assert_eq!(seen.payers, [(key("a"), money)]);
     assert!(seen.transactions.is_empty() && version > 0);
-    let twice = store.load(Want::Arrival(&[], &[], &[key("1001"); 2]), T0).await.unwrap();
+    let twice = store.load(Want::Arrival(&[], &claimed("tr"), &[key("1001"); 2]), T0).await.unwrap();
     assert_eq!((twice.bills.len(), twice.payers.len()), (1, 1));
     store.commit(pays("1001", version, &["a", "b"]), later(30)).await.unwrap();
     assert!(matches!(store.commit(pays("1001", version, &["c"]), later(30)).await, Err(CommitError::Conflict)));
@@ -594,6 +612,7 @@ on_every_engine!(
     what_was_forgotten_and_came_back_is_not_taken_for_what_it_was,
     a_delivery_is_written_over_the_version_that_was_read,
     a_lease_is_granted_once_and_required_by_who_holds_it,
+    a_lease_is_seized_only_where_nobody_is_in_the_way,
     a_bound_refuses_newcomers_and_never_what_was_let_in,
     what_is_due_comes_earliest_first_and_asking_changes_nothing,
     what_lingers_frees_its_place_and_what_is_kept_does_not,

@@ -39,7 +39,7 @@ use crate::{
     callback::Key,
     time::Timestamp,
     transaction::{
-        effect::{Change, Durable, Transition, View},
+        effect::{Change, Durable, LockChange, Transition, View},
         history::Line,
         lock::LeaseId,
         state::{Delivery, Fate, Phase},
@@ -307,10 +307,11 @@ impl Inner {
         }
         self.noted.transition(&transition);
         let noted = &mut self.noted;
+        let seized: Vec<LeaseId> = transition.locks.iter().filter_map(LockChange::seized).collect();
         self.state.write(transition, now, |touched| noted.touched(touched));
         let mut granted = Vec::new();
         self.state.locks.advance(&mut granted);
-        for lease in &granted {
+        for lease in seized.iter().chain(&granted) {
             match self.state.deliveries.get(lease) {
                 // Its owner goes to the app on the strength of this alone.
                 None => waits = self.noted.granted(*lease),
@@ -331,9 +332,9 @@ impl Inner {
 
 /// The try that begins on the strength of this change.
 fn begun(state: &State, change: &Change) -> Option<(LeaseId, u32)> {
-    let Change::Put(Delivery { id, phase: Phase::InFlight { .. }, attempts, .. }) = change else { return None };
-    let before = state.deliveries.get(id)?;
-    (before.phase == Phase::Queued).then_some((*id, *attempts))
+    let Change::Put(Delivery { id, letter, phase: Phase::InFlight { .. }, attempts, .. }) = change else { return None };
+    let before = state.deliveries.get(id).map_or(Phase::Queued, |before| before.phase);
+    (before == Phase::Queued && !letter.policy.shadow).then_some((*id, *attempts))
 }
 
 /// Grants on their way to whoever committed. Let go of before they are told, they are told to the next.

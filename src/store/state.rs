@@ -228,8 +228,9 @@ impl State {
     pub(super) fn look(&self, want: Want<'_>, now: Timestamp) -> View {
         match want {
             Want::Transactions(keys, names) => self.view(keys.iter().copied(), names, now),
-            Want::Arrival(keys, names, bills) => {
-                self.with_bills(self.view(keys.iter().copied(), names, now), bills, now)
+            Want::Arrival(keys, claimed, bills) => {
+                let view = self.view(keys.iter().copied(), &claimed.names, now);
+                View { free: self.locks.is_free(claimed), ..self.with_bills(view, bills, now) }
             }
             Want::Delivery(id) => match self.deliveries.get(&id) {
                 None => View::default(),
@@ -401,6 +402,8 @@ impl State {
         for change in &transition.locks {
             match change {
                 LockChange::Require(lease) if !self.locks.holds(*lease) => return Err(CommitError::LeaseLost),
+                LockChange::Seize(_, claimed) if !self.locks.is_free(claimed) => return Err(CommitError::LeaseLost),
+                LockChange::Seize(..) if self.locks.len() >= self.options.max_leases => return Err(CommitError::Full),
                 // What has been let in already is never refused: nobody would be left to hear of it.
                 LockChange::Enqueue(lease, _)
                     if self.locks.len() >= self.options.max_leases && !self.deliveries.contains_key(lease) =>
@@ -585,6 +588,7 @@ impl State {
     fn write_lock(&mut self, change: LockChange) {
         match change {
             LockChange::Enqueue(lease, claimed) => self.locks.enqueue(lease, &claimed),
+            LockChange::Seize(lease, claimed) => self.locks.seize(lease, &claimed),
             LockChange::Requeue(lease, claimed) => {
                 self.end_lease(lease);
                 self.locks.enqueue(lease, &claimed);

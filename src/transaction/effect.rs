@@ -35,6 +35,8 @@ pub struct View {
     pub told: bool,
     /// Whether the payer's return has been through under one of the names at hand.
     pub returned: bool,
+    /// Whether the lease that was asked about could be had at once.
+    pub free: bool,
 }
 
 impl View {
@@ -140,6 +142,8 @@ pub enum Input {
 pub enum LockChange {
     /// Queue for a lease.
     Enqueue(LeaseId, Claimed),
+    /// The commit stands only if this lease can be had at once; then it is held.
+    Seize(LeaseId, Claimed),
     /// Go to the end of all queues.
     Requeue(LeaseId, Claimed),
     /// The commit stands only if this lease is held.
@@ -154,6 +158,17 @@ pub enum LockChange {
     Names(LeaseId),
     /// From now on so many callbacks may be in the app at once; nobody is thrown out.
     Places(usize),
+}
+
+impl LockChange {
+    /// The lease that is held from here on without having been queued for.
+    #[must_use]
+    pub const fn seized(&self) -> Option<LeaseId> {
+        match self {
+            Self::Seize(lease, _) => Some(*lease),
+            _ => None,
+        }
+    }
 }
 
 /// A delivery as it shall be.

@@ -155,10 +155,14 @@ struct Class {
 
 impl Class {
     fn conflicts_with(&self, other: &Self) -> bool {
+        other.exclusive || self.excludes(other.channel, other.era, &other.kinds)
+    }
+
+    /// Whether its members keep out who comes by this channel and is told from others by these kinds.
+    fn excludes(&self, channel: Channel, era: Era, kinds: &[Kind]) -> bool {
         self.exclusive
-            || other.exclusive
-            || self.era != other.era
-            || (self.channel != other.channel && !self.kinds.iter().any(|kind| other.kinds.contains(kind)))
+            || self.era != era
+            || (self.channel != channel && !self.kinds.iter().any(|kind| kinds.contains(kind)))
     }
 }
 
@@ -256,6 +260,24 @@ impl Table {
         if self.line_up(lease, Seat::of(claimed)) {
             self.make_ready(lease);
         }
+    }
+
+    /// Whether a lease could be had at once, with nobody passed who waits.
+    #[must_use]
+    pub fn is_free(&self, claimed: &Claimed) -> bool {
+        let exclusive = claimed.exclusive || claimed.names.len() > MOST_NAMES;
+        let in_the_way = |class: &Class| {
+            let crowded = !class.holders.is_empty() || !class.waiting.is_empty();
+            crowded && (exclusive || class.excludes(claimed.channel, claimed.era, &claimed.kinds))
+        };
+        self.taken < self.places
+            && !claimed.names.iter().any(|name| self.queues.contains_key(&name.key))
+            && !self.classes.iter().any(in_the_way)
+    }
+
+    /// Takes a lease that [`Self::is_free`].
+    pub fn seize(&mut self, lease: LeaseId, claimed: &Claimed) {
+        self.take_up(lease, Seat::of(claimed));
     }
 
     /// Takes up a lease that was held when the gate went down: it is held from now on, whoever stands in its way. To be
@@ -709,6 +731,29 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_free_for_who_would_pass_another() {
+        let hook = || webhook(&[("reference", "1")]);
+        let payer = || back(&[("payment_hash", "h")]);
+        let mut door = Door(Table::new(2), 0);
+        assert!(door.0.is_free(&hook()) && door.0.is_free(&payer()));
+        let other = door.comes(&webhook(&[("reference", "2")]));
+        assert!(door.0.is_free(&hook()), "another name of the same channel");
+        assert!(!door.0.is_free(&webhook(&[("reference", "2")])), "somebody holds that name");
+        assert!(!door.0.is_free(&payer()), "nobody can tell them apart");
+        assert!(!door.0.is_free(&Claimed { era: Era(1), ..hook() }), "by other rules");
+        assert!(!door.0.is_free(&Claimed { exclusive: true, ..hook() }), "somebody is in the app");
+        let waits = door.comes(&payer());
+        assert!(!door.0.is_free(&hook()), "a payer waits who goes before");
+        door.leaves(waits);
+        let third = door.comes(&webhook(&[("reference", "3")]));
+        assert!(!door.0.is_free(&hook()), "no place is left");
+        door.leaves(third);
+        door.0.seize(LeaseId(99), &hook());
+        assert!(door.0.holds(LeaseId(99)) && !door.0.is_free(&hook()));
+        assert!(door.leaves(other).is_empty() && door.leaves(LeaseId(99)).is_empty() && door.0.queues.is_empty());
+    }
+
+    #[test]
     fn what_was_held_when_the_gate_went_down_is_held_again_and_keeps_out_the_same() {
         let mut door = Door::new();
         let hook = door.comes(&webhook(&[("reference", "1")]));
@@ -745,7 +790,7 @@ mod tests {
 
     #[derive(Clone, Debug)]
     enum Step {
-        Comes { hook: bool, reference: Option<u8>, hash: Option<u8>, exclusive: bool, era: u64 },
+        Comes { hook: bool, reference: Option<u8>, hash: Option<u8>, exclusive: bool, era: u64, seizes: bool },
         Leaves(prop::sample::Index),
         GivesUp(prop::sample::Index),
         Vacates(prop::sample::Index),
@@ -754,9 +799,9 @@ mod tests {
     fn steps() -> impl Strategy<Value = Vec<Step>> {
         let name = || prop::option::of(0_u8..4);
         let step = prop_oneof![
-            6 => (any::<bool>(), name(), name(), prop::bool::weighted(0.05), prop_oneof![5 => Just(0), 1 => 1_u64..3])
-                .prop_map(|(hook, reference, hash, exclusive, era)| {
-                    Step::Comes { hook, reference, hash, exclusive, era }
+            6 => (any::<(bool, bool)>(), name(), name(), prop::bool::weighted(0.05), prop_oneof![5 => Just(0), 1 => 1_u64..3])
+                .prop_map(|((hook, seizes), reference, hash, exclusive, era)| {
+                    Step::Comes { hook, reference, hash, exclusive, era, seizes }
                 }),
             5 => any::<prop::sample::Index>().prop_map(Step::Leaves),
             1 => any::<prop::sample::Index>().prop_map(Step::GivesUp),
@@ -783,8 +828,9 @@ mod tests {
             let mut lingering: HashSet<LeaseId> = HashSet::new();
             let mut next = 0;
             for step in steps {
+                let mut surely = None;
                 match step {
-                    Step::Comes { hook, reference, hash, exclusive, era } => {
+                    Step::Comes { hook, reference, hash, exclusive, era, seizes } => {
                         let names = [reference.map(|n| ("reference", n)), hash.map(|n| ("payment_hash", n))];
                         let names = names.into_iter().flatten()
                             .map(|(kind, n)| LockName::new("app", [kind, ""], &n.to_string())).collect::<Vec<_>>();
@@ -792,9 +838,16 @@ mod tests {
                         let kinds = names.iter().map(|name| name.kind).collect();
                         let claimed = Claimed { channel, names, kinds, exclusive, era: Era(era) };
                         next += 1;
-                        table.enqueue(LeaseId(next), &claimed);
+                        let free = table.is_free(&claimed);
+                        if free && seizes {
+                            table.seize(LeaseId(next), &claimed);
+                            inside.push(LeaseId(next));
+                        } else {
+                            table.enqueue(LeaseId(next), &claimed);
+                            waiting.push(LeaseId(next));
+                            surely = free.then_some(LeaseId(next));
+                        }
                         asked.insert(LeaseId(next), claimed);
-                        waiting.push(LeaseId(next));
                     }
                     Step::Leaves(at) if !inside.is_empty() => {
                         let lease = inside.swap_remove(at.index(inside.len()));
@@ -811,6 +864,7 @@ mod tests {
                 }
                 let mut granted = Vec::new();
                 table.advance(&mut granted);
+                prop_assert!(surely.is_none_or(|lease| granted == [lease]), "what is free is granted at once, and alone");
                 waiting.retain(|lease| !granted.contains(lease));
                 inside.extend(granted);
                 prop_assert!(inside.len() - lingering.len() <= places);

@@ -15,7 +15,7 @@ use super::{
     money::Moves,
     policy::{AnswerBy, IdentityBy, OnDuplicate, OnUnknown, Order, Policy, Retry, Treatment},
     state::{Bill, Delivery, Fate, Phase, StoredRequest, Transaction},
-    transition::{Refused, apply},
+    transition::{Refused, apply, go_at_once, may_go_at_once},
 };
 use crate::{
     callback::{Answer, Channel, Event, Key, State},
@@ -703,6 +703,53 @@ fn what_may_tell_of_a_change_is_not_settled_by_riding_along() {
     let (batch, _) = gate.arrives(&[telling(numbered("e"), "refunded"), numbered("f")]);
     gate.does(batch, Input::Sending).does(batch, accepted(1));
     assert_eq!(gate.phase(own), Some(Phase::Queued));
+}
+
+/// What is known, without what counts the commits.
+fn known(gate: &Gate) -> String {
+    let mut view = gate.view.clone();
+    view.transactions.iter_mut().for_each(|(_, transaction)| transaction.version = 0);
+    view.deliveries.iter_mut().for_each(|delivery| delivery.version = 0);
+    format!("{view:?}")
+}
+
+#[test]
+fn what_goes_at_once_comes_to_what_two_commits_come_to() {
+    for events in [vec![bare()], vec![numbered("a")], vec![of("tr_1", "a"), of("tr_2", "b"), plain("tr_3")]] {
+        let mut gate = Gate::new(|policy| policy.collapse_window = secs(30));
+        gate.settled(&of("tr_2", "old"));
+        let mut slow = gate.clone();
+        let (id, decided) = slow.arrives(&events);
+        let arrived = slow.last.history.clone();
+        slow.does(id, Input::Sending);
+        gate.next += 2;
+        let arrival = gate.arrival(id, LeaseId(id.0 + 1), &events);
+        let claimed = arrival.claimed.clone();
+        let (same, mut transition) = arrive(&gate.view, arrival, gate.now);
+        assert!(same == decided && may_go_at_once(&transition, id));
+        go_at_once(&mut transition, id, gate.now);
+        assert_eq!(transition.locks, [LockChange::Seize(id, claimed)]);
+        assert!(transition.waits(Durable::Claim), "before its first byte goes");
+        assert_eq!(transition.history, [arrived, slow.last.history.clone()].concat());
+        gate.commit(transition);
+        assert_eq!(known(&gate), known(&slow));
+    }
+}
+
+#[test]
+fn only_what_would_queue_at_once_may_go_at_once() {
+    let may = |gate: &mut Gate, event: &Event| {
+        let (id, ..) = gate.comes(event);
+        may_go_at_once(&gate.last, id)
+    };
+    assert!(may(&mut Gate::new(|_| {}), &bare()));
+    assert!(!may(&mut Gate::new(|policy| policy.hold = secs(2)), &bare()), "it is held");
+    assert!(!may(&mut Gate::new(|policy| policy.shadow = true), &bare()), "nobody holds a lease for it");
+    let mut gate = Gate::new(|_| {});
+    gate.settled(&numbered("a"));
+    assert!(!may(&mut gate, &numbered("a")), "it is known");
+    let (mut gate, _) = retrying(|_| {});
+    assert!(!may(&mut gate, &numbered("later")), "an earlier one is tried again");
 }
 
 #[test]

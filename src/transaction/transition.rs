@@ -3,14 +3,14 @@
 //!
 //! Nothing moves before the transition is committed; effects come after. What can't be is refused, in every build.
 
-use std::{sync::Arc, time::Duration};
+use std::{mem, sync::Arc, time::Duration};
 
 use super::{
     effect::{
         Act, Change, Effect, Ending, Input, LEASE_MARGIN, LockChange, OPEN, Transition, View, queue, widened, writable,
     },
     history::{Deed, Line, Reason, What},
-    lock::LeaseId,
+    lock::{Claimed, LeaseId},
     policy::{OnUnknown, Order},
     state::{Carried, Claim, Delivery, Fate, Phase, Transaction, Window},
 };
@@ -111,6 +111,42 @@ pub fn apply(view: &View, id: LeaseId, input: Input, now: Timestamp) -> Result<T
         (Input::Act(_), _) => return Err(Refused::OutOfTurn),
     }
     Ok(step.out)
+}
+
+/// Whether this arrival would queue for a lease and nothing else: with the lease and a connection at hand it can go at once.
+#[must_use]
+pub fn may_go_at_once(transition: &Transition, id: LeaseId) -> bool {
+    let is_new = |change: &Change| matches!(change, Change::Put(Delivery { id: put, version: 0, phase: Phase::Queued, .. }) if *put == id);
+    transition.deliveries.iter().any(is_new)
+}
+
+/// Lets an arrival that [`may_go_at_once`] go: what it would have come to by being granted the lease and [`Input::Sending`],
+/// in one commit.
+pub fn go_at_once(transition: &mut Transition, id: LeaseId, now: Timestamp) {
+    for change in &mut transition.locks {
+        if let LockChange::Enqueue(lease, claimed) = change
+            && *lease == id
+        {
+            let (names, kinds) = (mem::take(&mut claimed.names), mem::take(&mut claimed.kinds));
+            *change = LockChange::Seize(id, Claimed { names, kinds, ..*claimed });
+        }
+    }
+    let put = transition.deliveries.iter_mut().find_map(|change| match change {
+        Change::Put(delivery) if delivery.id == id => Some(delivery),
+        _ => None,
+    });
+    let Some(delivery) = put else { return };
+    let policy = &delivery.letter.policy;
+    let phase = Phase::InFlight { lease_until: now.after(policy.timeout + LEASE_MARGIN) };
+    let window_ends = now.after(policy.collapse_window);
+    (delivery.phase, delivery.attempts) = (phase, 1);
+    transition.history.extend(delivery.lines(&What::Moved(phase), now));
+    let claims = transition.transactions.iter_mut().flat_map(|(_, transaction)| &mut transaction.claims);
+    for claim in claims.filter(|claim| claim.is_pending_in(id)) {
+        if let Some(window) = claim.window.as_mut() {
+            window.until = window_ends;
+        }
+    }
 }
 
 /// One step of one delivery, under construction.

@@ -71,7 +71,7 @@ impl Noted {
         }));
         for change in &transition.locks {
             match change {
-                LockChange::Enqueue(..) | LockChange::Require(_) | LockChange::Places(_) => {}
+                LockChange::Enqueue(..) | LockChange::Seize(..) | LockChange::Require(_) | LockChange::Places(_) => {}
                 LockChange::Release(lease) | LockChange::Requeue(lease, _) => {
                     if self.kept.remove(lease).is_some() {
                         self.leases.insert(*lease);

@@ -371,7 +371,10 @@ async fn history_names_and_settled_answers_are_found_again_and_numbers_go_on() {
     let (store, mut writer) = board.after_a_crash(later(5));
     assert_eq!(store.history(crate::store::Lines::Of(key("a")), 0, 999).await.unwrap(), before);
     assert_eq!((before.len(), before[0].0, before[99].0), (100, 51, 150));
-    let view = store.load(Want::Arrival(&[key("3")], &[name], &[key("1001")]), later(5)).await.unwrap();
+    let view = store
+        .load(Want::Arrival(&[key("3")], &Claimed { names: vec![name], ..claimed("3") }, &[key("1001")]), later(5))
+        .await
+        .unwrap();
     assert!(view.returned);
     assert_eq!((view.bills[0].0, &view.bills[0].1.paid_by), (key("1001"), &bill.paid_by));
     assert!(view.bills[0].1.version > 0, "whoever saw it before does not write over it");
@@ -494,8 +497,14 @@ async fn a_try_that_was_refused_goes_again_at_once_even_if_the_disk_knows_it_as_
     board.lies.store(true, Ordering::Relaxed);
     let mut other = Box::pin(store.commit(sending(2, 2, 2), T0));
     let mut commit = Box::pin(store.commit(sending(1, 1, 2), T0));
-    assert!(once(&mut commit).await.is_none() && once(&mut other).await.is_none());
-    assert!(writer.turn(T0) && commit.await.is_err() && other.await.is_err());
+    // One that came and went on in the same commit.
+    let seize = LockChange::Seize(LeaseId(3), delivery(3, "3", in_flight).letter.claimed.clone());
+    let at_once = Transition { locks: vec![seize], ..sending(3, 0, 1) };
+    let mut at_once = Box::pin(store.commit(at_once, T0));
+    for waits in [&mut commit, &mut other, &mut at_once] {
+        assert!(once(waits).await.is_none());
+    }
+    assert!(writer.turn(T0) && commit.await.is_err() && other.await.is_err() && at_once.await.is_err());
     assert!(writer.turn(T0) && store.fault().is_none() && store.due(T0, 9).await.is_err());
     assert_eq!(store.due(T0, 9).await.unwrap(), [Due::Grants], "nobody waits for who sends nothing");
     let found = async |store: &Embedded, id| {
@@ -504,6 +513,7 @@ async fn a_try_that_was_refused_goes_again_at_once_even_if_the_disk_knows_it_as_
         (found.phase, found.attempts)
     };
     assert_eq!(found(&store, 1).await, (Phase::Queued, 1));
+    assert_eq!(found(&store, 3).await, (Phase::Queued, 0));
     assert!(matches!(found(&store, 2).await, (Phase::InFlight { .. }, 2)), "this one may be in the app");
     let lines = store.history(crate::store::Lines::Of(key("1")), 0, 9).await.unwrap();
     assert!(matches!(&lines[..], [(_, Line { what: What::Ended { outcome: Outcome::NotSent, .. }, .. })]), "{lines:?}");
@@ -517,6 +527,7 @@ async fn a_try_that_was_refused_goes_again_at_once_even_if_the_disk_knows_it_as_
     drop(store);
     let (store, _writer) = board.after_a_crash(T0);
     assert_eq!(found(&store, 1).await, (Phase::Queued, 1), "it is on the disk now");
+    assert_eq!(found(&store, 3).await, (Phase::Queued, 0));
     assert_eq!(store.history(crate::store::Lines::Of(key("1")), 0, 9).await.unwrap().len(), 1);
 }
 
