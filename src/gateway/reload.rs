@@ -24,6 +24,9 @@ use crate::{
     watch::{self, Content, Watch},
 };
 
+/// So often files are read that move while they are read; then what stands there is refused.
+const MOST_READINGS: usize = 10;
+
 /// The file by which a gate runs, and those that it names.
 #[derive(Debug)]
 pub struct Reload {
@@ -71,10 +74,27 @@ impl Reload {
         Some(self.take_up(loaded, running).await)
     }
 
-    /// Takes the configuration up as it stands there now.
+    /// Takes the configuration up as it stands there now. One that is refused, and whose files move on while it is read, is
+    /// read again: somebody is still writing, or has replaced one half of a pair.
     pub async fn take_up_now(&mut self, running: &mut Running) -> Reloaded {
+        for _ in 0..MOST_READINGS {
+            let loaded = self.load().await;
+            let files = loaded.as_ref().map(|loaded| loaded.files.clone()).unwrap_or_default();
+            let taken = self.try_to_take_up(loaded, running).await;
+            if taken.is_ok() || !self.have_moved(files).await {
+                return note(taken, running);
+            }
+            tracing::info!("the files of the configuration moved while they were read: they are read again");
+        }
         let loaded = self.load().await;
         self.take_up(loaded, running).await
+    }
+
+    /// Whether any of these is another a moment later than it was read.
+    async fn have_moved(&self, files: Vec<(PathBuf, Content)>) -> bool {
+        tokio::time::sleep(self.every).await;
+        let other = move || files.iter().any(|(path, read)| Content::at(path) != *read);
+        tokio::task::spawn_blocking(other).await.unwrap_or_default()
     }
 
     /// Reads files and compiles rules, which callbacks shall not wait for.
@@ -84,27 +104,36 @@ impl Reload {
     }
 
     async fn take_up(&mut self, loaded: anyhow::Result<Loaded>, running: &mut Running) -> Reloaded {
-        let reloaded = match loaded {
-            Ok(loaded) => {
-                let files = loaded.files.clone();
-                let reloaded = try_to_take_up(loaded, running).await;
-                if reloaded.is_ok() {
-                    self.applied.clone_from(&files);
-                }
-                // What is missing in a refused one may come; what the running one was read from may come back.
-                let others = self.applied.iter().filter(|(path, _)| !files.iter().any(|(known, _)| known == path));
-                self.watch = Watch::of(files.iter().chain(others).cloned()).every(self.every);
-                reloaded
-            }
-            Err(error) => Err(error),
-        };
-        let reloaded = reloaded.unwrap_or_else(|error| {
-            tracing::error!(error = format!("{error:#}"), "the new configuration is refused; the one before stays");
-            Reloaded::Refused
-        });
-        running.metrics.reloads.note(reloaded, SystemClock.now());
-        reloaded
+        let taken = self.try_to_take_up(loaded, running).await;
+        note(taken, running)
     }
+
+    async fn try_to_take_up(
+        &mut self,
+        loaded: anyhow::Result<Loaded>,
+        running: &mut Running,
+    ) -> anyhow::Result<Reloaded> {
+        let loaded = loaded?;
+        let files = loaded.files.clone();
+        let taken = try_to_take_up(loaded, running).await;
+        if taken.is_ok() {
+            self.applied.clone_from(&files);
+        }
+        // What is missing in a refused one may come; what the running one was read from may come back.
+        let others = self.applied.iter().filter(|(path, _)| !files.iter().any(|(known, _)| known == path));
+        self.watch = Watch::of(files.iter().chain(others).cloned()).every(self.every);
+        taken
+    }
+}
+
+/// Says what came of it, where all look.
+fn note(taken: anyhow::Result<Reloaded>, running: &Running) -> Reloaded {
+    let reloaded = taken.unwrap_or_else(|error| {
+        tracing::error!(error = format!("{error:#}"), "the new configuration is refused; the one before stays");
+        Reloaded::Refused
+    });
+    running.metrics.reloads.note(reloaded, SystemClock.now());
+    reloaded
 }
 
 fn load(path: &Path) -> Loaded {

@@ -478,6 +478,23 @@ async fn a_key_that_is_put_in_while_the_gate_runs_is_used_and_one_that_is_taken_
     }
 }
 
+#[tokio::test]
+async fn what_is_still_being_written_when_the_signal_comes_is_read_again() {
+    let office = Office::open().await;
+    let mut filed = Filed::before(&office.url(), NINJA).await;
+    filed.reload = filed.reload.looking(Duration::from_secs(2));
+    let whole = config(&office.url(), &format!("gateway.max_body = '2MiB'\n{NINJA}"));
+    filed.write("gateway.max_body = '2M");
+    let path = filed.path.clone();
+    let rest = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        std::fs::write(path, whole).unwrap();
+    };
+    let (taken, ()) = tokio::join!(filed.now(), rest);
+    assert_eq!(taken, Reloaded::Applied);
+    assert!(filed.gate.figure("config_reloads_total{result=\"refused\"}").abs() < f64::EPSILON);
+}
+
 // ------------------------------------------------------------------------------------------------ the whole program
 
 /// What the whole program shows of itself.
