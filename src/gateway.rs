@@ -376,7 +376,12 @@ async fn until(mut stopped: watch::Receiver<bool>) {
 /// Puts what the rules may bring on the page of figures before it comes.
 fn foresee(config: &Config, metrics: &Metrics) {
     let rules = &config.rules;
-    config.apis().into_keys().for_each(|provider| metrics.foresee_inquiries(provider));
+    for (provider, api) in config.apis() {
+        metrics.foresee_inquiries(provider);
+        if api.missing_after.is_some() {
+            metrics.foresee_missing(provider);
+        }
+    }
     let all: Vec<_> = PROVIDERS.iter().map(|provider| provider.name).collect();
     for rule in rules.list().iter().filter(|rule| rule.choices.make_a_callback()) {
         let name = rule.name.as_ref().unwrap_or(&rules.base().rule);

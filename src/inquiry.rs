@@ -28,9 +28,9 @@ use tokio::{
 
 use self::{accounts::Accounts, breaker::Breaker, rounds::Rounds, showing::Showing, sources::Sources};
 use crate::{
-    callback::{Event, Key},
+    callback::Key,
     outbound::Outbound,
-    provider::inquiry::{Asking, NoEvent, Told},
+    provider::inquiry::{Asking, NoEvent, Said, Told},
     telemetry::Metrics,
     time::{Clock, SteadyClock},
 };
@@ -39,7 +39,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Known {
     /// This has become of the payment.
-    Event(Arc<Event>),
+    Event(Arc<Said>),
     /// The answer is about another payment.
     Another,
     /// Nobody knows.
@@ -265,7 +265,7 @@ impl Inquiry {
                 other => return Tried::Failed(format!("it answers with {other}")),
             };
             let known = match told {
-                Told::Event(event) => Known::Event(event),
+                Told::Event(said) => Known::Event(said),
                 Told::Another => Known::Another,
                 Told::Nothing(NoEvent::NotFound) => continue,
                 Told::Nothing(NoEvent::Refused) => {

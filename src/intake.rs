@@ -3,6 +3,7 @@
 mod asking;
 mod keeping;
 mod learning;
+mod missing;
 mod noted;
 mod patience;
 pub mod reading;
@@ -24,6 +25,7 @@ use http::{HeaderMap, HeaderName, Method, Response, StatusCode, Uri};
 use self::{
     asking::Rechecks,
     learning::Sessions,
+    missing::Missing,
     noted::{Book, Noted},
     reading::{Reading, Rulebook, Whole},
     repeat::Repeats,
@@ -100,6 +102,7 @@ pub struct Intake<S, A> {
     dispatch: Arc<Dispatch<S, A>>,
     inquiry: Arc<Inquiry>,
     rechecks: Rechecks,
+    missing: Missing,
     sessions: Sessions,
     repeats: Repeats,
     book: Book,
@@ -116,7 +119,16 @@ impl<S: Store, A: App> Intake<S, A> {
         let book = Book::new(Arc::clone(&dispatch.metrics));
         let inquiry = Inquiry::new(dispatch.clock, Arc::clone(&dispatch.metrics));
         let (sessions, repeats, turned_away) = (Sessions::new(), Repeats::default(), AtomicU64::new(0));
-        Arc::new(Self { dispatch, inquiry, rechecks: Rechecks::default(), sessions, repeats, book, turned_away })
+        Arc::new(Self {
+            dispatch,
+            inquiry,
+            rechecks: Rechecks::default(),
+            missing: Missing::default(),
+            sessions,
+            repeats,
+            book,
+            turned_away,
+        })
     }
 
     /// The dispatch.

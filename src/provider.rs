@@ -270,7 +270,7 @@ fn nothing_at(places: &[Place]) -> Unrecognised {
 #[must_use]
 pub fn docs_table() -> String {
     let mut table = String::from(
-        "| provider | name in the config | signed | asked | acknowledged by | waits | retries for |\n|---|---|---|---|---|---|---|\n",
+        "| provider | name in the config | signed | asked | made when missing | acknowledged by | waits | retries for |\n|---|---|---|---|---|---|---|---|\n",
     );
     for p in PROVIDERS {
         let signed = match &p.scheme {
@@ -283,12 +283,13 @@ pub fn docs_table() -> String {
             Some(inquiry) if inquiry.unclear => "with a key",
             Some(_) => "if wanted",
         };
+        let made = if p.inquiry.is_some_and(|inquiry| inquiry.notice.is_some()) { "yes" } else { "no" };
         let body = if p.ack.body.is_empty() { String::new() } else { format!(" `{}`", p.ack.body) };
         let (status, waits, retries) = (p.ack.status.as_u16(), span(p.answer_limit), span(p.retry_span));
         // Writing to a string cannot fail.
         let _ = writeln!(
             table,
-            "| {} | `{}` | {signed} | {asked} | {status}{body} | {waits} | {retries} |",
+            "| {} | `{}` | {signed} | {asked} | {made} | {status}{body} | {waits} | {retries} |",
             p.title, p.name
         );
     }

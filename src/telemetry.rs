@@ -16,7 +16,7 @@ pub use self::{
     line::{CALLBACK_TARGET, CallbackLine, log_callback},
     log::{LogControl, LogFormat, LogGuard, LogOptions, LogSink, dispatcher, start_logging},
     metrics::{
-        CallbackCounters, Channels, DECISIONS, Handshake, Handshakes, INQUIRIES, JOINED_BY, Metrics, OUTCOMES,
+        CallbackCounters, Channels, DECISIONS, Handshake, Handshakes, INQUIRIES, JOINED_BY, MISSING, Metrics, OUTCOMES,
         RequestKind,
     },
     reloads::{Reloaded, Reloads},

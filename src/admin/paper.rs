@@ -138,7 +138,7 @@ pub fn line(number: u64, line: &Line) -> Value {
         What::Moved(phase) => {
             say("what", phase.as_str().into());
             match *phase {
-                Phase::Recheck { at } => say("at", at.to_string().into()),
+                Phase::Recheck { at } | Phase::Awaited { at } => say("at", at.to_string().into()),
                 Phase::Held { until } => say("until", until.to_string().into()),
                 Phase::InFlight { lease_until } => say("lease_until", lease_until.to_string().into()),
                 Phase::Retrying { at } => say("again", at.to_string().into()),

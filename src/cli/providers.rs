@@ -20,7 +20,8 @@ Examples:
 
 SIGNED says what its callbacks are signed with, by the kinds of `secrets`. EVENT ID: events of its carry an id. BATCH: one
 callback may carry several events. ASKED: the gate can ask it what has become of a payment, \"yes\" about callbacks that do not
-say it, \"wanted\" only where `inquire` says so. WAITS is how long it waits for an
+say it, \"wanted\" only where `inquire` says so. MADE: what it should have called for and did not, the gate can
+(`missing_after`). WAITS is how long it waits for an
 answer, RETRIES for how long it tries again, ANSWER what it takes for an acknowledgement.")]
 pub struct Args {
     /// How to say it
@@ -58,13 +59,17 @@ fn for_people() -> String {
                 Some(_) => "wanted",
             }
             .to_owned(),
+            yes(provider.inquiry.is_some_and(|inquiry| inquiry.notice.is_some())),
             span(provider.answer_limit),
             span(provider.retry_span),
             format!("{} {}", provider.ack.status.as_u16(), provider.ack.body).trim_end().to_owned(),
         ]
     };
     let rows: Vec<_> = PROVIDERS.iter().map(row).collect();
-    table::columns(&["NAME", "PROVIDER", "SIGNED", "EVENT ID", "BATCH", "ASKED", "WAITS", "RETRIES", "ANSWER"], &rows)
+    table::columns(
+        &["NAME", "PROVIDER", "SIGNED", "EVENT ID", "BATCH", "ASKED", "MADE", "WAITS", "RETRIES", "ANSWER"],
+        &rows,
+    )
 }
 
 fn object(provider: &Provider) -> Value {
@@ -78,6 +83,7 @@ fn object(provider: &Provider) -> Value {
         "event_ids": provider.event_ids,
         "batches": provider.batches,
         "inquiry": provider.inquiry.is_some(),
+        "missing_callbacks": provider.inquiry.is_some_and(|inquiry| inquiry.notice.is_some()),
         "inquire": provider.inquiry.map(|inquiry| if inquiry.unclear { "unclear" } else { "always" }),
         "ack": { "status": ack.status.as_u16(), "content_type": ack.content_type, "body": ack.body },
         "refusal": provider.refusal,

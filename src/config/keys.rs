@@ -76,6 +76,7 @@ pub const SECTIONS: &[SectionKeys] = &[
             "api_timeout",
             "inquire",
             "recheck",
+            "missing_after",
         ],
     },
     SectionKeys {

@@ -194,11 +194,14 @@ fn one(provider: &'static Provider, table: &Table, section: &mut Section<'_>, wo
 }
 
 /// The keys that are about its API.
-const API: [&str; 6] = ["api_key_env", "api_keys", "api_url", "api_timeout", "inquire", "recheck"];
+const API: [&str; 7] = ["api_key_env", "api_keys", "api_url", "api_timeout", "inquire", "recheck", "missing_after"];
 /// How long a callback waits for the answer to a question, where nothing is said and its sender has patience.
 const TIMEOUT: Duration = Duration::from_secs(3);
 /// When a callback that is a repeat by an answer alone is asked about once more, where nothing is said.
 const RECHECK: Duration = Duration::from_secs(30);
+
+/// How long a payment that has begun is waited for at least.
+const SOONEST: Duration = Duration::from_secs(1);
 
 /// Whom to ask what has become of payments, and with which keys.
 fn api(provider: &'static Provider, table: &Table, section: &mut Section<'_>, world: &World<'_>) -> Option<Arc<Api>> {
@@ -214,12 +217,21 @@ fn api(provider: &'static Provider, table: &Table, section: &mut Section<'_>, wo
     let timeout: Option<Duration> = section.find("api_timeout");
     let recheck: Option<Duration> = section.find("recheck");
     let inquire: Option<Inquire> = section.find("inquire");
+    let missing_after: Option<Duration> = section.find("missing_after");
     let Some(inquiry) = provider.inquiry else {
         for key in API.into_iter().filter(|key| table.contains_key(*key)) {
             section.warn(key, format!("this version asks {} nothing", provider.title), "leave it out");
         }
         return None;
     };
+    if missing_after.is_some_and(|after| after < SOONEST) {
+        let message = "its own callback would hardly have had the time to come";
+        section.fault("missing_after", message, format!("write \"{}\" or more", humantime::format_duration(SOONEST)));
+    }
+    if missing_after.is_some() && inquiry.notice.is_none() {
+        let message = format!("callbacks of {} say what happened, and nobody else can say it for it", provider.title);
+        section.warn("missing_after", message, "leave it out");
+    }
     let most = provider.answer_limit / 2;
     if let Some(timeout) = timeout.filter(|timeout| timeout.is_zero() || *timeout > most) {
         let (title, most) = (provider.title, humantime::format_duration(most));
@@ -247,7 +259,7 @@ fn api(provider: &'static Provider, table: &Table, section: &mut Section<'_>, wo
     }
     if keys.is_empty() {
         if api_keys.is_empty() {
-            let keyless = ["api_url", "api_timeout", "inquire", "recheck"];
+            let keyless = ["api_url", "api_timeout", "inquire", "recheck", "missing_after"];
             for key in keyless.into_iter().filter(|key| table.contains_key(*key)) {
                 section.warn(key, "without a key nothing is asked", "write api_key_env = \"NAME\", or leave it out");
             }
@@ -262,6 +274,7 @@ fn api(provider: &'static Provider, table: &Table, section: &mut Section<'_>, wo
         inquire: inquire.unwrap_or_default(),
         timeout: timeout.unwrap_or_else(|| TIMEOUT.min(provider.answer_limit / 3)),
         recheck: recheck.unwrap_or(RECHECK),
+        missing_after: missing_after.filter(|_| inquiry.notice.is_some()),
     }))
 }
 

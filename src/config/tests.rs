@@ -56,6 +56,7 @@ static INQUIRY: Inquiry = Inquiry {
     headers: &[],
     access: Access::Bearer,
     read: |_| Err(NoEvent::NotFound),
+    notice: None,
     sources: &[],
 };
 static STRIPE: Provider = provider(

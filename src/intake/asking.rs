@@ -18,10 +18,10 @@ use super::{
     reading::{Reading, Rulebook, Whole, refused},
 };
 use crate::{
-    callback::{Event, Key, Signature},
+    callback::{Key, Signature},
     dispatch::App,
     inquiry::Known,
-    provider::inquiry::{Asking, Word},
+    provider::inquiry::{Asking, Said, Word},
     spread::Spread,
     store::{CommitError, Store, Want},
     time::Timestamp,
@@ -41,7 +41,7 @@ const TRIES: u32 = 5;
 #[derive(Debug, Default)]
 pub struct Inquest {
     /// What the provider says.
-    pub said: Option<Arc<Event>>,
+    pub said: Option<Arc<Said>>,
     /// The payment, and when it is asked about once more if this is a repeat; only where the provider has said something.
     again: Option<(Key, Duration)>,
     /// Whether the answer was about another payment.
@@ -118,6 +118,9 @@ impl<S: Store, A: App> Intake<S, A> {
 
     async fn recheck(self: Arc<Self>, book: &Rulebook, id: LeaseId) {
         let Some(delivery) = self.to_recheck(id).await else { return };
+        if matches!(delivery.phase, Phase::Awaited { .. }) {
+            return self.seek(book, &delivery).await;
+        }
         let letter = &delivery.letter;
         let StoredRequest { method, uri, headers, body } = &*letter.request;
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
@@ -132,7 +135,7 @@ impl<S: Store, A: App> Intake<S, A> {
         }
         if let Some(question) = reading.question(&route, book) {
             match self.inquiry.ask(question, None).await {
-                Known::Event(said) => reading = Reading::told(&route, &whole, book, letter.arrived, Some(&said)),
+                Known::Event(said) => reading = Reading::told(&route, &whole, book, letter.arrived, Some(&said.event)),
                 Known::Another => return self.drop_recheck(&delivery).await,
                 // Its time comes again.
                 Known::Nothing(_) if delivery.attempts < TRIES => return,
@@ -142,33 +145,43 @@ impl<S: Store, A: App> Intake<S, A> {
         if refused(&reading).is_some() {
             return self.drop_recheck(&delivery).await;
         }
-        self.decide_again(&reading, &delivery).await;
+        if self.decide_again(&reading, &delivery, None).await == Some(true) {
+            let reference = delivery.letter.events.first().map(|event| &*event.reference);
+            tracing::info!(reference, "asked once more, its provider tells a change: it is delivered");
+        }
     }
 
     async fn to_recheck(&self, id: LeaseId) -> Option<Delivery> {
         let view = self.dispatch.store.load(Want::Delivery(id), self.dispatch.clock_now()).await.ok()?;
-        view.delivery(id).filter(|delivery| matches!(delivery.phase, Phase::Recheck { .. })).cloned()
+        let asks = |phase: Phase| matches!(phase, Phase::Recheck { .. } | Phase::Awaited { .. });
+        view.delivery(id).filter(|delivery| asks(delivery.phase)).cloned()
     }
 
     async fn is_as(&self, delivery: &Delivery) -> bool {
         self.to_recheck(delivery.id).await.is_some_and(|now| now.version == delivery.version)
     }
 
-    async fn drop_recheck(&self, delivery: &Delivery) {
+    pub(super) async fn drop_recheck(&self, delivery: &Delivery) {
         let deliveries = vec![Change::Remove(delivery.id, delivery.version)];
         if let Err(error) = self.dispatch.commit(Transition { deliveries, ..Transition::default() }).await {
             tracing::warn!(delivery = delivery.id.0, %error, "what was asked about once more stays for now");
         }
     }
 
-    /// Decides about it as about what has just come; its sender has heard of success, so what is new is ours to deliver.
-    async fn decide_again(&self, reading: &Reading, delivery: &Delivery) {
+    /// Decides about it as about what has just come; nobody will send it again, so what is new is ours to deliver. Whether it
+    /// is new; `None` where nothing could be decided. `made` is why it exists, where nobody has sent it at all.
+    pub(super) async fn decide_again(
+        &self,
+        reading: &Reading,
+        delivery: &Delivery,
+        made: Option<&'static str>,
+    ) -> Option<bool> {
         let (letter, events, bills) = (&delivery.letter, reading.arriving(), reading.bills());
         let keys: Vec<_> = events.iter().map(|event| event.identified.transaction).collect();
         for _ in 0..MOST_ROUNDS {
             let now = self.dispatch.clock_now();
             let loaded = self.dispatch.store.load(Want::Arrival(&keys, &reading.claimed, &bills), now).await;
-            let Ok(view) = loaded else { return };
+            let Ok(view) = loaded else { return None };
             let arrival = Arrival {
                 id: self.dispatch.next_id(),
                 next: self.dispatch.next_id(),
@@ -183,18 +196,16 @@ impl<S: Store, A: App> Intake<S, A> {
             };
             let (decided, mut transition) = arrive(&view, arrival, now);
             transition.links = reading.links();
+            if let Some(made) = made {
+                transition.history.iter_mut().for_each(|line| line.because(made));
+            }
             match self.dispatch.commit(transition).await {
-                Ok(()) => {
-                    if matches!(decided.course, Course::Deliver(_) | Course::Accept(_)) {
-                        let reference = letter.events.first().map(|event| &*event.reference);
-                        tracing::info!(reference, "asked once more, its provider tells a change: it is delivered");
-                    }
-                    return;
-                }
+                Ok(()) => return Some(matches!(decided.course, Course::Deliver(_) | Course::Accept(_))),
                 Err(CommitError::Conflict) if self.is_as(delivery).await => tokio::task::yield_now().await,
                 // Somebody else has done it, or its time comes again.
-                Err(_) => return,
+                Err(_) => return None,
             }
         }
+        None
     }
 }

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use http::{HeaderMap, Method, StatusCode};
 use ring::{hmac, rand::SystemRandom};
 
-use super::{Intake, reading::Rulebook};
+use super::{Intake, missing::Beginning, reading::Rulebook};
 use crate::{
     callback::Key,
     dispatch::App,
@@ -67,6 +67,25 @@ pub struct Asked {
     pub sessions: Vec<LockName>,
     /// Names of the payment that it carries itself.
     own: Vec<LockName>,
+    /// Whose payments are waited for once they have begun, and how long.
+    awaits: Vec<(&'static str, Duration)>,
+}
+
+/// What an answer taught.
+#[derive(Debug)]
+pub struct Taught {
+    lessons: Vec<Lesson>,
+    /// Payments that are to be waited for.
+    begun: Vec<Beginning>,
+    era: Era,
+}
+
+impl Taught {
+    /// Whether it taught nothing.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.lessons.is_empty() && self.begun.is_empty()
+    }
 }
 
 impl<S: Store, A: App> Intake<S, A> {
@@ -75,12 +94,13 @@ impl<S: Store, A: App> Intake<S, A> {
     pub fn asked(&self, book: &Rulebook, learn: Arc<Learn>, method: &Method, host: &str, headers: &HeaderMap) -> Asked {
         let sessions = self.sessions.names(book.era, learn.sessions_of(headers));
         let (upstream, era) = (Arc::clone(&book.upstream), book.era);
-        Asked { learn, upstream, era, method: method.clone(), host: host.to_owned(), sessions, own: Vec::new() }
+        let awaits = book.apis.values().filter_map(|api| Some((api.provider, api.missing_after?))).collect();
+        Asked { learn, upstream, era, method: method.clone(), host: host.to_owned(), sessions, own: Vec::new(), awaits }
     }
 
     /// What the head of the answer teaches; mostly nothing.
     #[must_use]
-    pub fn lessons(&self, asked: &Asked, status: StatusCode, headers: &HeaderMap) -> Vec<Lesson> {
+    pub fn lessons(&self, asked: &Asked, status: StatusCode, headers: &HeaderMap) -> Taught {
         let told = asked.learn.read(&asked.method, &asked.host, status, headers);
         let given = self.sessions.names(asked.era, asked.learn.sessions_set(headers));
         let name = |(kind, value): &(Arc<str>, String)| LockName::new(&asked.upstream, [kind, ""], value);
@@ -98,15 +118,17 @@ impl<S: Store, A: App> Intake<S, A> {
         given.into_iter().filter(|name| !asked.sessions.contains(name)).for_each(|name| subjects.push(name));
         let payer = Lesson { subjects, names, came: None, doubt };
         let own = |own: &LockName| Lesson { subjects: vec![*own], ..payer.clone() };
-        asked.own.iter().map(own).chain([payer.clone()]).filter(says).collect()
+        let lessons = asked.own.iter().map(own).chain([payer.clone()]).filter(says).collect();
+        let begun = told.names.iter().filter_map(|(kind, value)| asked.begins(kind, value)).collect();
+        Taught { lessons, begun, era: asked.era }
     }
 
     /// Remembers lessons. To be awaited before the payer hears the answer: he can't come back sooner.
-    pub async fn learn(self: Arc<Self>, lessons: Vec<Lesson>) {
-        if lessons.is_empty() {
+    pub async fn learn(self: Arc<Self>, taught: Taught) {
+        if taught.is_empty() {
             return;
         }
-        if tokio::time::timeout(PATIENCE, self.teach(lessons)).await.is_err() {
+        if tokio::time::timeout(PATIENCE, self.teach(taught)).await.is_err() {
             tracing::warn!("the store took too long to take in what an answer taught");
         }
     }
@@ -114,12 +136,13 @@ impl<S: Store, A: App> Intake<S, A> {
     /// A payer has come back with these sessions, under this name.
     pub(super) async fn note_came(self: &Arc<Self>, sessions: &[LockName], own: Key) {
         let lesson = Lesson { subjects: sessions.to_vec(), names: Vec::new(), came: Some(own), doubt: Doubt::None };
-        Arc::clone(self).learn(vec![lesson]).await;
+        let era = Era(0);
+        Arc::clone(self).learn(Taught { lessons: vec![lesson], begun: Vec::new(), era }).await;
     }
 
-    async fn teach(&self, mut lessons: Vec<Lesson>) {
+    async fn teach(&self, Taught { mut lessons, begun, era }: Taught) {
         let begins = |lesson: &Lesson| !lesson.names.is_empty() || lesson.doubt == Doubt::Certain;
-        if !lessons.iter().any(begins) {
+        if begun.is_empty() && !lessons.iter().any(begins) {
             // Of most people nothing is known, and there is nothing to follow.
             let known: Vec<_> = lessons.iter().flat_map(|lesson| &lesson.subjects).copied().collect();
             let now = self.dispatch.clock_now();
@@ -131,7 +154,8 @@ impl<S: Store, A: App> Intake<S, A> {
                 _ => return,
             }
         }
-        let transition = Transition { lessons, ..Transition::default() };
+        let deliveries = self.awaiting(era, &begun);
+        let transition = Transition { lessons, deliveries, ..Transition::default() };
         if let Err(error) = self.dispatch.commit(transition).await {
             tracing::warn!(%error, "what an answer taught is not remembered");
         }
@@ -143,6 +167,13 @@ impl Asked {
     #[must_use]
     pub fn under(self, own: &[LockName]) -> Self {
         Self { own: own.to_vec(), ..self }
+    }
+
+    /// The payment that has begun under this name, if it is to be waited for.
+    fn begins(&self, kind: &str, value: &str) -> Option<Beginning> {
+        let provider = kind.strip_prefix("reference:")?;
+        let (provider, after) = *self.awaits.iter().find(|(known, _)| *known == provider)?;
+        Some(Beginning { provider, reference: Arc::from(value), after })
     }
 }
 

@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{
     Intake, MOST_ROUNDS, Received, Reply,
     asking::{Inquest, is_recheck},
+    missing::Beginning,
     noted::Noted,
     patience::{Patience, Waited},
     reading::{Reading, Rulebook, refused},
@@ -136,7 +137,7 @@ impl<S: Store, A: App> Intake<S, A> {
             inquest = Box::pin(self.inquire(question, source)).await;
             now = self.dispatch.clock_now();
             if let Some(said) = inquest.said.take() {
-                reading = Reading::told(route, &received.whole(), book, wall, Some(&said));
+                reading = Reading::told(route, &received.whole(), book, wall, Some(&said.event));
             }
         }
         let mut line = Noted::new(&reading, source);
@@ -148,6 +149,9 @@ impl<S: Store, A: App> Intake<S, A> {
             self.dispatch.metrics.count_joined(reading.joined_by(false));
             let treatment = if reading.policy.shadow { None } else { Some(treatment) };
             return Box::pin(self.treat(book, &reading, received, decision, treatment, line)).await;
+        }
+        if let Some(beginning) = Beginning::told(&reading, book) {
+            Box::pin(self.expect(book.era, beginning)).await;
         }
         let events = reading.arriving();
         let webhook = Webhook {

@@ -55,6 +55,7 @@ static INQUIRY: Inquiry = Inquiry {
     headers: &[],
     access: Access::Signed(SignedBy { message, request, serial: false }),
     read: asked,
+    notice: None,
     sources: &[
         "https://opendocs.alipay.com/open/02ekfh",
         "https://opendocs.alipay.com/common/02kf5q",

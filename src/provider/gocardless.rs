@@ -68,6 +68,7 @@ static INQUIRY: Inquiry = Inquiry {
     headers: &[("gocardless-version", "2015-07-06")],
     access: Access::Bearer,
     read: asked,
+    notice: None,
     sources: &["https://developer.gocardless.com/api-reference/#payments-get-a-single-payment"],
 };
 

@@ -29,8 +29,22 @@ pub struct Inquiry {
     pub access: Access,
     /// Reads the answer: which payment it is about, what has become of it (`facts` and all), and its other names.
     pub read: fn(Value<'_>) -> Result<Event, NoEvent>,
+    /// How a callback that never came can be made of an answer. Only where its callbacks tell nothing but which payment they
+    /// are about: whatever says more is the provider's to say.
+    pub notice: Option<Notice>,
     /// Where this stands: addresses of its manuals.
     pub sources: &'static [&'static str],
+}
+
+/// A callback that says nothing but which payment it is about: a POST to the address that the provider was given for it.
+#[derive(Debug)]
+pub struct Notice {
+    /// Where the answer tells that address.
+    pub place: fn(Value<'_>) -> Option<String>,
+    /// The content type.
+    pub content_type: &'static str,
+    /// The body, for this payment.
+    pub body: fn(&str) -> String,
 }
 
 /// What is asked for.
@@ -90,7 +104,10 @@ impl Inquiry {
         let view = RequestView { method: &Method::GET, uri: &uri, headers: &headers, body, segments: &[] };
         let reader = Reader::new(&view, Dialect::Strict);
         match (self.read)(reader.json()) {
-            Ok(event) if event.reference == reference => Told::Event(Arc::new(event)),
+            Ok(event) if event.reference == reference => {
+                let place = self.notice.as_ref().and_then(|notice| (notice.place)(reader.json()));
+                Told::Event(Arc::new(Said { event, place }))
+            }
             Ok(_) => Told::Another,
             Err(why) => Told::Nothing(why),
         }
@@ -103,11 +120,20 @@ fn is_plain(name: &str) -> bool {
     (1..=LONGEST).contains(&name.len()) && name.bytes().all(plain) && !name.bytes().all(|byte| byte == b'.')
 }
 
+/// What a provider says of a payment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// What has become of it.
+    pub event: Event,
+    /// Where it would call, if it tells.
+    pub place: Option<String>,
+}
+
 /// What an answer comes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Told {
     /// This has become of the payment.
-    Event(Arc<Event>),
+    Event(Arc<Said>),
     /// It is about another payment than was asked for.
     Another,
     /// It tells of none.
@@ -158,6 +184,8 @@ pub struct Api {
     pub timeout: Duration,
     /// When a callback that is a repeat by the answer alone is asked about once more; zero is never.
     pub recheck: Duration,
+    /// How long a payment that has begun is waited for before it is asked about; `None` where none is.
+    pub missing_after: Option<Duration>,
 }
 
 /// About which callbacks a provider is asked.

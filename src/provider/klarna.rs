@@ -54,6 +54,7 @@ static INQUIRY: Inquiry = Inquiry {
     headers: &[],
     access: Access::Basic,
     read: asked,
+    notice: None,
     sources: &[
         "https://docs.klarna.com/api/ordermanagement/",
         "https://docs.klarna.com/payments/other-products/hosted-payment-page/api-documentation/",

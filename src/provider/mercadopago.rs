@@ -57,6 +57,7 @@ static INQUIRY: Inquiry = Inquiry {
     headers: &[],
     access: Access::Bearer,
     read: payment,
+    notice: None,
     sources: &[
         "https://www.mercadopago.com.br/developers/en/reference/payments/_payments_id/get",
         "https://github.com/mercadopago/sdk-nodejs/blob/master/src/clients/payment/commonTypes.ts",

@@ -51,6 +51,7 @@ static INQUIRY: Inquiry = Inquiry {
     headers: &[],
     access: Access::Basic,
     read: asked,
+    notice: None,
     sources: &[
         "https://docs.midtrans.com/reference/get-transaction-status",
         "https://docs.midtrans.com/reference/api-authorization",

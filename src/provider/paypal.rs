@@ -62,6 +62,7 @@ static INQUIRY: Inquiry = Inquiry {
     headers: &[],
     access: Access::Exchanged("/v1/oauth2/token"),
     read: asked,
+    notice: None,
     sources: &[
         "https://developer.paypal.com/api/rest/authentication/",
         "https://developer.paypal.com/docs/api/payments/v2/#captures_get",

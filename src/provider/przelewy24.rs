@@ -49,6 +49,7 @@ static INQUIRY: Inquiry = Inquiry {
     headers: &[],
     access: Access::Basic,
     read: asked,
+    notice: None,
     sources: &["https://developers.przelewy24.pl/", "https://github.com/ingameltd/node-przelewy24"],
 };
 

@@ -54,6 +54,7 @@ static INQUIRY: Inquiry = Inquiry {
     headers: &[],
     access: Access::Basic,
     read: asked,
+    notice: None,
     sources: &[
         "https://razorpay.com/docs/api/payments/fetch-with-id/",
         "https://razorpay.com/docs/api/authentication/",

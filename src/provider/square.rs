@@ -56,6 +56,7 @@ static INQUIRY: Inquiry = Inquiry {
     headers: &[],
     access: Access::Bearer,
     read: asked,
+    notice: None,
     sources: &["https://developer.squareup.com/reference/square/payments-api/get-payment"],
 };
 

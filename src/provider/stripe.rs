@@ -76,6 +76,7 @@ static INQUIRY: Inquiry = Inquiry {
     headers: &[("stripe-version", "2022-11-15")],
     access: Access::Bearer,
     read: asked,
+    notice: None,
     sources: &[
         "https://docs.stripe.com/api/payment_intents/object",
         "https://docs.stripe.com/api/charges/object",

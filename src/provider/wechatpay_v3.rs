@@ -58,6 +58,7 @@ static INQUIRY: Inquiry = Inquiry {
     headers: &[],
     access: Access::Signed(SignedBy { message, request, serial: true }),
     read: asked,
+    notice: None,
     sources: &[
         "https://pay.weixin.qq.com/doc/v3/merchant/4012791858",
         "https://pay.weixin.qq.com/doc/v3/merchant/4012365336",

@@ -52,6 +52,9 @@ pub const OUTCOMES: [&str; 4] = ["accepted", "rejected", "not_sent", "unknown"];
 pub const INQUIRIES: [&str; 10] =
     ["found", "another", "not_found", "refused", "limited", "unreadable", "failed", "timeout", "resting", "crowded"];
 
+/// What became of a payment that was waited for; the label `result`.
+pub const MISSING: [&str; 6] = ["delivered", "known", "unpaid", "unknown", "placeless", "off"];
+
 /// How a webhook and a return were found to belong together; the label `by` (`none`: they were kept apart by channel).
 pub const JOINED_BY: [&str; 5] = ["callback", "inquiry", "lookup", "learned", "none"];
 
@@ -87,6 +90,7 @@ pub struct Metrics {
     rules: Mutex<BTreeSet<Arc<str>>>,
     deliveries: Family<DeliveryLabels, Counter>,
     inquiries: Family<InquiryLabels, Counter>,
+    missing: Family<InquiryLabels, Counter>,
     joined: Family<JoinedLabels, Counter>,
     joined_by: [Counter; JOINED_BY.len()],
     acknowledged: [Counter; 2],
@@ -203,6 +207,11 @@ impl Metrics {
                 "How long the app took over a callback",
                 Histogram::new(WAITS),
             ),
+            missing: of.add(
+                "missing_callbacks",
+                "Payments that were waited for, by what became of that",
+                Family::default(),
+            ),
             inquiry_seconds: of.add("inquiry_seconds", "How long providers took over questions", Histogram::new(WAITS)),
             hold_seconds: of.add("hold_seconds", "How long webhooks were held", Histogram::new(HOLDS)),
             added_latency_seconds: of.add(
@@ -316,6 +325,12 @@ impl Metrics {
         self.inquiries.get_or_create(&InquiryLabels { provider, result }).inc();
     }
 
+    /// Counts one payment that was waited for (see [`MISSING`]).
+    pub fn count_missing(&self, provider: &'static str, result: &'static str) {
+        let result = known(&MISSING, result);
+        self.missing.get_or_create(&InquiryLabels { provider, result }).inc();
+    }
+
     /// Counts one callback by how it was joined (see [`JOINED_BY`]).
     pub fn count_joined(&self, by: &'static str) {
         match JOINED_BY.iter().position(|known| *known == by) {
@@ -410,6 +425,13 @@ impl Metrics {
     pub fn foresee_inquiries(&self, provider: &'static str) {
         for result in INQUIRIES {
             self.inquiries.get_or_create_owned(&InquiryLabels { provider, result });
+        }
+    }
+
+    /// The same for payments that are waited for.
+    pub fn foresee_missing(&self, provider: &'static str) {
+        for result in MISSING {
+            self.missing.get_or_create_owned(&InquiryLabels { provider, result });
         }
     }
 

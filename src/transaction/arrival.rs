@@ -412,7 +412,7 @@ fn find_pending(delivery: &Delivery, claim: &Claim, event: &Arriving, now: Times
         Phase::InFlight { .. } => (Course::Wait(delivery.id), "another is in the app"),
         Phase::Unknown { .. } => (Course::Retryable, "it is unknown whether the app got it"),
         // No claim is pending in what only asks.
-        Phase::Recheck { .. } => (Course::Retryable, "its provider is asked once more"),
+        Phase::Recheck { .. } | Phase::Awaited { .. } => (Course::Retryable, "its provider is asked once more"),
         Phase::Retrying { .. } => (Course::Retryable, "a failed try will be repeated"),
         Phase::Review { .. } if contradicts(event, claim) => {
             let why = "the same event tells another state than the one that waits for a person";

@@ -269,7 +269,7 @@ impl Transition {
                 Phase::InFlight { .. } => true,
                 // Its sender is told that a person has it.
                 Phase::Review { .. } => true,
-                Phase::Held { .. } | Phase::Queued | Phase::Recheck { .. } => delivery.owed,
+                Phase::Held { .. } | Phase::Queued | Phase::Recheck { .. } | Phase::Awaited { .. } => delivery.owed,
                 Phase::Unknown { .. } | Phase::Retrying { .. } => delivery.owed || durable == Durable::Outcome,
             },
             Change::Remove(..) => durable == Durable::Outcome,

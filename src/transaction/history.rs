@@ -58,6 +58,15 @@ pub enum What {
     },
 }
 
+impl Line {
+    /// Says why it came, in place of why that was decided about it.
+    pub fn because(&mut self, why: &'static str) {
+        if let What::Arrived(arrived) = &mut self.what {
+            arrived.why = Cow::Borrowed(why);
+        }
+    }
+}
+
 /// An event that came.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Arrived {

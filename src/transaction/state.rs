@@ -227,6 +227,12 @@ pub enum Phase {
         /// When.
         at: Timestamp,
     },
+    /// Its payment was seen to begin, and nobody has called of it yet. It claims nothing; its provider is asked, and if it
+    /// is paid a callback of our own is made of the answer.
+    Awaited {
+        /// When.
+        at: Timestamp,
+    },
     /// A try failed and the next one is ours.
     Retrying {
         /// When.
@@ -251,6 +257,7 @@ impl Phase {
             Self::InFlight { .. } => "in_flight",
             Self::Unknown { .. } => "unknown",
             Self::Recheck { .. } => "recheck",
+            Self::Awaited { .. } => "awaited",
             Self::Retrying { .. } => "retrying",
             Self::Review { .. } => "review",
         }
@@ -267,7 +274,7 @@ impl Delivery {
             Phase::Queued | Phase::Review { .. } => None,
             Phase::InFlight { lease_until } => Some(lease_until),
             Phase::Unknown { since } => Some(since.after(self.letter.policy.quiet)),
-            Phase::Recheck { at } | Phase::Retrying { at } => Some(at),
+            Phase::Recheck { at } | Phase::Awaited { at } | Phase::Retrying { at } => Some(at),
         }
     }
 
@@ -281,6 +288,7 @@ impl Delivery {
             | Phase::InFlight { .. }
             | Phase::Unknown { .. }
             | Phase::Recheck { .. }
+            | Phase::Awaited { .. }
             | Phase::Retrying { .. } => None,
         }
     }
@@ -290,7 +298,11 @@ impl Delivery {
     pub const fn is_under_way(&self) -> bool {
         match self.phase {
             Phase::Held { .. } | Phase::Queued | Phase::InFlight { .. } => true,
-            Phase::Unknown { .. } | Phase::Recheck { .. } | Phase::Retrying { .. } | Phase::Review { .. } => false,
+            Phase::Unknown { .. }
+            | Phase::Recheck { .. }
+            | Phase::Awaited { .. }
+            | Phase::Retrying { .. }
+            | Phase::Review { .. } => false,
         }
     }
 
@@ -311,7 +323,11 @@ impl Delivery {
         match self.phase {
             Phase::Retrying { .. } => true,
             Phase::Held { .. } | Phase::Queued => self.attempts > 0,
-            Phase::InFlight { .. } | Phase::Unknown { .. } | Phase::Recheck { .. } | Phase::Review { .. } => false,
+            Phase::InFlight { .. }
+            | Phase::Unknown { .. }
+            | Phase::Recheck { .. }
+            | Phase::Awaited { .. }
+            | Phase::Review { .. } => false,
         }
     }
 

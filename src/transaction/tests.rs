@@ -278,6 +278,29 @@ fn a_repeat_by_the_providers_word_alone_is_asked_about_once_more() {
 }
 
 #[test]
+fn a_payment_that_is_waited_for_is_asked_about_whenever_it_is_as_old_again() {
+    let mut gate = asked();
+    let (id, ..) = gate.comes(&said("paid"));
+    let arrived = gate.now;
+    let mut delivery = gate.view.deliveries.iter().find(|delivery| delivery.id != id).cloned().unwrap_or_else(|| {
+        gate.comes(&said("paid"));
+        rechecks(&gate).pop().expect("something that asks")
+    });
+    delivery.phase = Phase::Awaited { at: gate.now.after(secs(900)) };
+    gate.view.deliveries = vec![delivery.clone()];
+    let due = |gate: &Gate| gate.view.deliveries[0].due().expect("its time comes").since(arrived);
+    for age in [900, 1800, 3600] {
+        assert_eq!(due(&gate), secs(age));
+        gate.now = arrived.after(secs(age));
+        gate.does(delivery.id, Input::Due);
+        assert_eq!(gate.told(), ["ask"]);
+        // Nothing goes to the app on its account, and nothing is locked.
+        assert!(gate.last.locks.is_empty() && gate.last.history.is_empty());
+    }
+    assert_eq!(due(&gate), secs(7200));
+}
+
+#[test]
 fn what_it_finds_then_is_delivered_and_the_retry_is_ours_and_what_it_does_not_is_over() {
     for (status, decision, left) in [("refunded", Decision::NewState, 1), ("paid", Decision::Replayed, 0)] {
         let mut gate = asked();

@@ -60,6 +60,7 @@ pub fn apply(view: &View, id: LeaseId, input: Input, now: Timestamp) -> Result<T
         (Input::Due, Phase::Retrying { .. }) if !step.is_claimed() => step.overtaken(),
         (Input::Due, Phase::Retrying { .. }) => step.enqueue(),
         (Input::Due, Phase::Recheck { .. }) => step.recheck(),
+        (Input::Due, Phase::Awaited { .. }) => step.seek(),
         (Input::Due, Phase::InFlight { .. }) => step.unknown("whoever sent it is gone".to_owned(), None),
         (Input::Due, Phase::Unknown { .. }) => step.quiet_over(),
         (Input::Due, Phase::Queued | Phase::Review { .. }) => return Err(Refused::OutOfTurn),
@@ -288,6 +289,15 @@ impl Step<'_> {
     fn recheck(&mut self) {
         self.delivery.attempts += 1;
         self.delivery.phase = Phase::Recheck { at: self.now.after(RECHECKED) };
+        self.out.deliveries.push(Change::Put(self.delivery.clone()));
+        self.out.effects.push(Effect::Ask(self.delivery.id));
+    }
+
+    /// The same of a payment of which nobody has called: each time it is as old again.
+    fn seek(&mut self) {
+        self.delivery.attempts += 1;
+        let age = self.now.since(self.delivery.letter.arrived);
+        self.delivery.phase = Phase::Awaited { at: self.now.after(age.max(RECHECKED)) };
         self.out.deliveries.push(Change::Put(self.delivery.clone()));
         self.out.effects.push(Effect::Ask(self.delivery.id));
     }

@@ -37,6 +37,9 @@ fn every_provider_is_listed_with_what_it_can_do() {
     assert_eq!((&known("gocardless")["batches"], &known("stripe")["batches"]), (&json!(true), &json!(false)));
     assert_eq!((&known("stripe")["event_ids"], &known("midtrans")["event_ids"]), (&json!(true), &json!(false)));
     assert_eq!((&known("mollie")["inquiry"], &known("forte")["inquiry"]), (&json!(true), &json!(false)));
+    assert_eq!((&known("mollie")["inquire"], &known("stripe")["inquire"]), (&json!("unclear"), &json!("always")));
+    let made = |name: &str| known(name)["missing_callbacks"].clone();
+    assert_eq!((made("mollie"), made("stripe")), (json!(true), json!(false)));
     assert_eq!(known("alipay")["ack"], json!({ "status": 200, "content_type": "text/plain", "body": "success" }));
     assert_eq!((&known("paddle")["waits_seconds"], &known("paddle")["retries_seconds"]), (&json!(5), &json!(259_200)));
 }

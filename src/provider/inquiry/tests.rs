@@ -27,7 +27,7 @@ fn told(change: impl FnOnce(&mut Json)) -> Told {
 
 fn event(change: impl FnOnce(&mut Json)) -> Event {
     match told(change) {
-        Told::Event(event) => (*event).clone(),
+        Told::Event(said) => said.event.clone(),
         other => panic!("{other:?}"),
     }
 }
@@ -120,7 +120,7 @@ fn a_payment_of_mercado_pago_tells_what_has_become_of_it() {
         });
         change(&mut payment);
         match MERCADOPAGO.inquiry.expect("it is asked").told("1300", payment.to_string().as_bytes()) {
-            Told::Event(event) => (*event).clone(),
+            Told::Event(said) => said.event.clone(),
             other => panic!("{other:?}"),
         }
     };
@@ -427,7 +427,8 @@ fn paid() -> Vec<Paid> {
 fn a_payment_of_each_provider_is_known_as_paid_with_its_amount() {
     let mut asked: Vec<_> = PROVIDERS.iter().filter(|p| p.inquiry.is_some()).map(|p| p.name).collect();
     for (provider, reference, json, _, amount) in paid() {
-        let Told::Event(event) = answer(provider, reference, &json) else { panic!("{provider} {reference}: {json}") };
+        let Told::Event(said) = answer(provider, reference, &json) else { panic!("{provider} {reference}: {json}") };
+        let event = &said.event;
         assert_eq!(event.state, Some(State::Paid), "{provider} {reference}");
         assert_eq!(event.amount.as_deref().zip(event.currency.as_deref()), amount, "{provider} {reference}");
         assert!(!event.facts.is_empty() && event.event_id.is_none());
@@ -500,7 +501,7 @@ fn what_becomes_of_a_payment_is_another_state_at_each_provider() {
         ("midtrans", "t-1", &[("/transaction_status", json!("refund"))], Some(Refunded)),
     ];
     let known = |provider: &str, reference: &str, json: &Json| match answer(provider, reference, json) {
-        Told::Event(event) => event,
+        Told::Event(said) => said.event.clone(),
         other => panic!("{provider} {reference}: {other:?}"),
     };
     for (provider, reference, json, ..) in paid() {
@@ -518,8 +519,8 @@ fn what_becomes_of_a_payment_is_another_state_at_each_provider() {
 fn the_payers_hash_and_the_order_are_told_where_the_provider_knows_them() {
     let names = |provider: &str, reference: &str| {
         let json = paid().into_iter().find(|case| (case.0, case.1) == (provider, reference)).expect("a case").2;
-        let Told::Event(event) = answer(provider, reference, &json) else { panic!("{json}") };
-        event.aliases.iter().map(|alias| format!("{}={}", alias.kind, alias.value)).collect::<Vec<_>>()
+        let Told::Event(said) = answer(provider, reference, &json) else { panic!("{json}") };
+        said.event.aliases.iter().map(|alias| format!("{}={}", alias.kind, alias.value)).collect::<Vec<_>>()
     };
     assert_eq!(names("stripe", "pi_1"), ["payment_intent=pi_1", "payment_hash=abc"]);
     assert_eq!(names("gocardless", "PM1"), ["payment_hash=abc"]);

@@ -420,6 +420,7 @@ fn write_phase(pen: &mut Pen<'_>, phase: Phase) {
         Phase::Retrying { at } => (4, at),
         Phase::Review { since, .. } => (5, since),
         Phase::Recheck { at } => (6, at),
+        Phase::Awaited { at } => (7, at),
     };
     pen.u8(number);
     pen.time(time);
@@ -438,6 +439,7 @@ fn read_phase(eye: &mut Eye<'_>) -> Read<Phase> {
         4 => Phase::Retrying { at: time },
         5 => Phase::Review { since: time, reason: eye.word(&REASONS)? },
         6 => Phase::Recheck { at: time },
+        7 => Phase::Awaited { at: time },
         _ => return eye.damaged(),
     })
 }

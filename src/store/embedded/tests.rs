@@ -842,6 +842,7 @@ fn every_record_is_read_as_it_was_written() {
         Phase::Unknown { since: later(2) },
         Phase::Retrying { at: later(3) },
         Phase::Recheck { at: later(3) },
+        Phase::Awaited { at: later(4) },
         Phase::Review { since: later(4), reason: Reason::Overflow },
     ] {
         deliveries.push(delivery(9, "tr_1", phase));

@@ -384,7 +384,12 @@ fn take_up_delivery(
             }
         },
         Phase::Unknown { since } => *since = (*since).min(now),
-        Phase::Held { .. } | Phase::Queued | Phase::Recheck { .. } | Phase::Retrying { .. } | Phase::Review { .. } => {}
+        Phase::Held { .. }
+        | Phase::Queued
+        | Phase::Recheck { .. }
+        | Phase::Awaited { .. }
+        | Phase::Retrying { .. }
+        | Phase::Review { .. } => {}
     }
     let lease = leases.remove(&id);
     let may_be_in_app = matches!(delivery.phase, Phase::InFlight { .. } | Phase::Unknown { .. });

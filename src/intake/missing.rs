@@ -1,0 +1,336 @@
+//! Payments that were seen to begin and of which nobody has called: their provider is asked after a while, and what is paid
+//! goes to the app as a callback of our own.
+//!
+//! Where it would have been sent its provider says, who knows the address that was given to it; only its path and its host
+//! are used, and it is read by the rules like any other. So it has the keys and the names of the real one, and whichever of
+//! the two comes later is a repeat.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use dashmap::DashSet;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Uri,
+    header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, USER_AGENT},
+};
+
+use super::{
+    Intake,
+    reading::{Reading, Rulebook, Whole, refused},
+};
+use crate::{
+    callback::{Channel, Event, Key, State},
+    dispatch::App,
+    inquiry::{Known, Why},
+    provider::inquiry::{Api, Asking, Notice, Said},
+    spread::Spread,
+    store::Store,
+    time::Timestamp,
+    transaction::{
+        effect::{Change, Transition},
+        lock::{Claimed, Era, LeaseId},
+        policy::Policy,
+        state::{Carried, Delivery, Letter, Phase, StoredRequest},
+    },
+};
+
+/// Payments that are waited for at once; of more nobody is asked.
+const MOST: usize = 10_000;
+/// A payment that is not paid by then is waited for no longer.
+const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// What history says of a callback of our own.
+pub const MADE: &str = "nobody called: its provider was asked, and this was made of the answer";
+
+/// A payment that has begun.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Beginning {
+    /// With whom.
+    pub provider: &'static str,
+    /// Its name there.
+    pub reference: Arc<str>,
+    /// When its provider is asked, from now on.
+    pub after: Duration,
+}
+
+impl Beginning {
+    /// What a webhook tells to have begun, where that is waited for.
+    pub fn told(reading: &Reading, book: &Rulebook) -> Option<Self> {
+        let provider = reading.provider.name;
+        let after = book.apis.get(provider)?.missing_after?;
+        let [statement] = reading.statements.as_deref().ok()? else { return None };
+        let begins = statement.event.state == Some(State::Pending) && !statement.policy.shadow;
+        begins.then(|| Self { provider, reference: Arc::from(&*statement.event.reference), after })
+    }
+
+    fn key(&self) -> Key {
+        key(self.provider, &self.reference)
+    }
+}
+
+/// Nobody knows yet to which account it belongs, so this is no transaction of any callback.
+fn key(provider: &str, reference: &str) -> Key {
+    Key::of("awaited").part("provider", provider).part("reference", reference).finish()
+}
+
+/// Which payments are waited for; a gate that may be lost, for one question more does no harm.
+#[derive(Default)]
+pub struct Missing(DashSet<Key, Spread>);
+
+impl Missing {
+    /// Whether it has to be waited for: not if it is already, nor if there are too many.
+    fn begins(&self, beginning: &Beginning) -> bool {
+        self.0.len() < MOST && self.0.insert(beginning.key())
+    }
+}
+
+/// What becomes of a payment that was waited for, when its provider has been asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// It is asked about later, once more.
+    Later,
+    /// It is waited for no longer, for this reason; a label.
+    Over(&'static str),
+    /// It is paid.
+    Due,
+}
+
+/// What an answer means for a payment that has been waited for so long.
+fn judged(known: &Known, age: Duration) -> Verdict {
+    let patient = |otherwise| if age < LONGEST { Verdict::Later } else { Verdict::Over(otherwise) };
+    match known {
+        Known::Event(said) => match said.event.state {
+            Some(State::Paid | State::Refunded | State::ChargedBack) => Verdict::Due,
+            Some(State::Pending) => patient("unpaid"),
+            Some(State::Failed | State::Cancelled) | None => Verdict::Over("unpaid"),
+        },
+        Known::Another | Known::Nothing(Why::NotFound | Why::Refused) => Verdict::Over("unknown"),
+        Known::Nothing(Why::Limited | Why::Unreadable | Why::Failed | Why::TooSlow | Why::Resting | Why::Crowded) => {
+            patient("unknown")
+        }
+    }
+}
+
+impl<S: Store, A: App> Intake<S, A> {
+    /// What is to be remembered of payments that have just begun.
+    pub(super) fn awaiting(&self, era: Era, begun: &[Beginning]) -> Vec<Change> {
+        let now = self.dispatch.clock_now();
+        let new = begun.iter().filter(|beginning| self.missing.begins(beginning));
+        new.map(|beginning| Change::Put(awaited(beginning, era, self.dispatch.next_id(), now))).collect()
+    }
+
+    /// A payment that a webhook tells to be pending has begun.
+    pub(super) async fn expect(&self, era: Era, beginning: Beginning) {
+        let deliveries = self.awaiting(era, &[beginning]);
+        if deliveries.is_empty() {
+            return;
+        }
+        if let Err(error) = self.dispatch.commit(Transition { deliveries, ..Transition::default() }).await {
+            tracing::warn!(%error, "a payment that is pending is not waited for");
+        }
+    }
+
+    /// The time has come to ask about a payment of which nobody has called.
+    pub(super) async fn seek(&self, book: &Rulebook, delivery: &Delivery) {
+        let letter = &delivery.letter;
+        let Some(carried) = letter.events.first() else { return };
+        let asked = book.apis.get(letter.provider).filter(|api| api.missing_after.is_some());
+        let about = Event { reference: carried.reference.to_string(), ..Event::default() };
+        let asked = asked.and_then(|api| Some((api, api.inquiry.notice.as_ref()?, api.inquiry.path(&about)?)));
+        // It was turned off meanwhile.
+        let Some((api, notice, path)) = asked else { return self.waits_no_longer(delivery, "off").await };
+        let question = Asking {
+            api: Arc::clone(api),
+            path,
+            reference: Arc::clone(&carried.reference),
+            payment: carried.transaction,
+            scope: Key::of("account").finish(),
+            settles: true,
+        };
+        let known = self.inquiry.ask(question, None).await;
+        let now = self.dispatch.clock_now();
+        match (judged(&known, now.since(letter.arrived)), known) {
+            (Verdict::Later, _) => {}
+            (Verdict::Over(why), _) => self.waits_no_longer(delivery, why).await,
+            (Verdict::Due, Known::Event(said)) => self.bring(book, delivery, api, notice, &said).await,
+            (Verdict::Due, _) => {}
+        }
+    }
+
+    /// Brings the app a paid payment as its provider would have.
+    async fn bring(&self, book: &Rulebook, delivery: &Delivery, api: &Api, notice: &Notice, said: &Said) {
+        let Some(request) = said.place.as_deref().and_then(|place| made(notice, place, &said.event.reference)) else {
+            return self.waits_no_longer(delivery, "placeless").await;
+        };
+        let letter = &delivery.letter;
+        let host = request.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        let source = IpAddr::from(Ipv4Addr::UNSPECIFIED);
+        let StoredRequest { method, uri, headers, body } = &request;
+        let whole = Whole { method, uri, headers, body, host, source };
+        let route = book.rules.classify(&whole.head()).filter(|route| route.channel == Channel::Webhook);
+        let Some(route) = route else { return self.waits_no_longer(delivery, "placeless").await };
+        let reading = Reading::told(&route, &whole, book, self.dispatch.clock.wall(letter.arrived), Some(&said.event));
+        let is_it = |reading: &Reading| {
+            let of = reading.statements.as_deref().unwrap_or_default();
+            matches!(of, [one] if one.event.reference == said.event.reference && !one.policy.shadow)
+        };
+        if reading.provider.name != api.provider || refused(&reading).is_some() || !is_it(&reading) {
+            return self.waits_no_longer(delivery, "placeless").await;
+        }
+        let (events, claimed, policy) = (letter.events.clone(), letter.claimed.clone(), Arc::clone(&letter.policy));
+        let letter = Letter {
+            request: Arc::new(request),
+            provider: letter.provider,
+            events,
+            claimed,
+            policy,
+            arrived: letter.arrived,
+        };
+        let made = Delivery { letter: Arc::new(letter), ..delivery.clone() };
+        let provider = api.provider;
+        match self.decide_again(&reading, &made, Some(MADE)).await {
+            Some(true) => {
+                let reference = &*said.event.reference;
+                tracing::warn!(provider, reference, "nobody has called about a payment that is paid: it is delivered");
+                self.over(&made, "delivered");
+            }
+            Some(false) => self.over(&made, "known"),
+            // Its time comes again.
+            None => {}
+        }
+    }
+
+    /// It is waited for no longer.
+    async fn waits_no_longer(&self, delivery: &Delivery, why: &'static str) {
+        self.drop_recheck(delivery).await;
+        self.over(delivery, why);
+    }
+
+    fn over(&self, delivery: &Delivery, why: &'static str) {
+        self.dispatch.metrics.count_missing(delivery.letter.provider, why);
+        delivery.letter.events.first().map(|carried| self.missing.0.remove(&carried.transaction));
+    }
+}
+
+/// What is remembered of a payment that is waited for. It claims nothing and locks nothing; what the app will be sent is
+/// made when it is known.
+fn awaited(beginning: &Beginning, era: Era, id: LeaseId, now: Timestamp) -> Delivery {
+    let payment = beginning.key();
+    let carried = Carried {
+        reference: Arc::clone(&beginning.reference),
+        transaction: payment,
+        identity: payment,
+        windowed: true,
+        told: 0,
+        state: None,
+        step: None,
+    };
+    let request = StoredRequest {
+        method: Method::POST,
+        uri: Uri::from_static("/"),
+        headers: HeaderMap::new(),
+        body: Bytes::new(),
+    };
+    let letter = Letter {
+        request: Arc::new(request),
+        provider: beginning.provider,
+        events: vec![carried],
+        claimed: Claimed { channel: Channel::Webhook, names: Vec::new(), kinds: Vec::new(), exclusive: false, era },
+        policy: Arc::new(Policy::default()),
+        arrived: now,
+    };
+    let phase = Phase::Awaited { at: now.after(beginning.after) };
+    Delivery { id, version: 0, letter: Arc::new(letter), phase, attempts: 0, owed: false }
+}
+
+/// The callback as it would have come to this address; `None` where that is none.
+fn made(notice: &Notice, place: &str, reference: &str) -> Option<StoredRequest> {
+    let address: Uri = place.parse().ok()?;
+    let host = address.authority().filter(|authority| !authority.as_str().contains('@'))?;
+    let scheme = address.scheme_str().filter(|scheme| matches!(*scheme, "http" | "https"))?;
+    let port = host.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 });
+    let body = Bytes::from((notice.body)(reference));
+    let text = |text: &str| HeaderValue::from_str(text).ok();
+    let host = text(host.as_str())?;
+    let mut headers = HeaderMap::new();
+    headers.insert(HOST, host.clone());
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(notice.content_type));
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    headers.insert(
+        USER_AGENT,
+        HeaderValue::from_static(concat!("oncegate/", env!("CARGO_PKG_VERSION"), " (nobody called)")),
+    );
+    headers.insert(HeaderName::from_static("x-forwarded-host"), host);
+    headers.insert(HeaderName::from_static("x-forwarded-proto"), text(scheme)?);
+    headers.insert(HeaderName::from_static("x-forwarded-port"), HeaderValue::from(port));
+    let uri = Uri::from(address.path_and_query()?.clone());
+    Some(StoredRequest { method: Method::POST, uri, headers, body })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::provider::mollie::MOLLIE;
+
+    fn beginning(reference: &str) -> Beginning {
+        Beginning { provider: "mollie", reference: Arc::from(reference), after: Duration::from_secs(900) }
+    }
+
+    #[test]
+    fn a_payment_is_waited_for_once_and_only_so_many_are() {
+        let missing = Missing::default();
+        assert!(missing.begins(&beginning("tr_0")) && !missing.begins(&beginning("tr_0")));
+        for payment in 1..MOST {
+            assert!(missing.begins(&beginning(&format!("tr_{payment}"))));
+        }
+        assert!(!missing.begins(&beginning("tr_x")));
+        missing.0.remove(&beginning("tr_0").key());
+        assert!(missing.begins(&beginning("tr_x")));
+    }
+
+    #[test]
+    fn only_what_is_paid_is_due_and_nothing_is_waited_for_without_end() {
+        let said = |state| Known::Event(Arc::new(Said { event: Event { state, ..Event::default() }, place: None }));
+        let (young, old) = (Duration::from_secs(900), LONGEST);
+        for state in [State::Paid, State::Refunded, State::ChargedBack] {
+            assert_eq!(
+                (judged(&said(Some(state)), young), judged(&said(Some(state)), old)),
+                (Verdict::Due, Verdict::Due)
+            );
+        }
+        for state in [Some(State::Failed), Some(State::Cancelled), None] {
+            assert_eq!(judged(&said(state), young), Verdict::Over("unpaid"));
+        }
+        let failed = Known::Nothing(Why::Failed);
+        assert_eq!(
+            (judged(&said(Some(State::Pending)), young), judged(&failed, young)),
+            (Verdict::Later, Verdict::Later)
+        );
+        assert_eq!(judged(&said(Some(State::Pending)), old), Verdict::Over("unpaid"));
+        assert_eq!(judged(&failed, old), Verdict::Over("unknown"));
+        for gone in [Known::Another, Known::Nothing(Why::NotFound), Known::Nothing(Why::Refused)] {
+            assert_eq!(judged(&gone, young), Verdict::Over("unknown"));
+        }
+    }
+
+    #[test]
+    fn what_is_made_goes_where_the_provider_was_told_to_call_and_nowhere_else() {
+        let notice = MOLLIE.inquiry.and_then(|inquiry| inquiry.notice.as_ref()).expect("it can be made");
+        let target = |place: &str| made(notice, place, "tr_1").map(|request| request.uri.to_string());
+        assert_eq!(target("https://pay.example/hook/a?x=1").as_deref(), Some("/hook/a?x=1"));
+        assert_eq!(target("http://[::1]:8080/hook").as_deref(), Some("/hook"));
+        for none in
+            ["", "/hook", "pay.example/hook", "ftp://pay.example/hook", "https://a@pay.example/hook", "https://a b/"]
+        {
+            assert_eq!(target(none), None, "{none}");
+        }
+        let request = made(notice, "https://pay.example:8443/hook", "tr_1").expect("it is an address");
+        let field = |name: &str| request.headers[name].to_str().expect("text").to_owned();
+        assert_eq!((field("host"), field("x-forwarded-port")), ("pay.example:8443".to_owned(), "8443".to_owned()));
+        assert_eq!((&*request.body, field("content-length")), (&b"id=tr_1"[..], "7".to_owned()));
+    }
+}

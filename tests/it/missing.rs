@@ -1,0 +1,200 @@
+//! Payments that began and of which nobody called, at the door of a whole gate.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::support::{
+    Office, Standing, Till,
+    office::{BRACKETS, Visit},
+    process::Process,
+    standing::{HOOK, NINJA, connect, heard, mollie, post},
+    wire::soon,
+};
+
+const TOKEN: &str = "0123456789abcdef0123456789abcdef0123456789";
+const HASH: &str = "0123456789abcdef0123456789abcdef";
+
+fn waiting(till: &Till) -> String {
+    format!("{NINJA}{}", till.asked_with(&["test_a"], "missing_after = '1s'"))
+}
+
+/// The payment is paid, and this is where the provider was told to call.
+fn paid(till: &Till, place: &str) {
+    till.knows("tr_1", "paid", HASH);
+    till.changes("tr_1", |payment| payment["webhookUrl"] = json!(place));
+}
+
+fn hook() -> String {
+    format!("https://pay.example{HOOK}")
+}
+
+/// The app's answer to who begins to pay: it sends him to the checkout of this payment.
+fn sent_away(reference: &str) -> String {
+    format!(
+        "HTTP/1.1 302 Found\r\nlocation: https://www.mollie.com/checkout/select-issuer/ideal/{reference}\r\n\
+         set-cookie: invoice_ninja_session=s2; path=/; httponly\r\ncontent-length: 0\r\n\r\n"
+    )
+}
+
+fn pays() -> String {
+    let fields = "Cookie: invoice_ninja_session=s1\r\nContent-Type: application/x-www-form-urlencoded\r\n";
+    post("/client/payments/process", fields, "_token=t&company_gateway_id=1")
+}
+
+async fn begins(gate: &Standing, office: &mut Office) {
+    let told = gate.begin(pays()).await;
+    office.next().await.answer(sent_away("1"));
+    assert_eq!(told.await.unwrap().status(), 302);
+}
+
+fn counted(gate: &Standing, result: &str) -> f64 {
+    gate.figure(&format!("missing_callbacks_total{{provider=\"mollie\",result=\"{result}\"}}"))
+}
+
+/// What was made is what Mollie would have sent.
+fn is_mollies(visit: &Visit) {
+    assert_eq!((visit.line(), visit.body.as_str()), (format!("POST {HOOK} HTTP/1.1").as_str(), "id=tr_1"));
+    assert_eq!(visit.head.one("content-type"), "application/x-www-form-urlencoded");
+    assert_eq!((visit.head.one("host"), visit.head.one("x-forwarded-proto")), ("pay.example", "https"));
+    assert!(visit.head.one("user-agent").contains("nobody called"));
+}
+
+#[tokio::test]
+async fn a_paid_payment_of_which_nobody_calls_is_delivered_once_and_the_real_one_is_a_repeat() {
+    let (till, mut office) = (Till::open().await, Office::open().await);
+    paid(&till, &hook());
+    let more = format!("admin.token = {{ value = '{TOKEN}' }}\n{}", waiting(&till));
+    let gate = Standing::before(&office.url(), &more).await;
+    begins(&gate, &mut office).await;
+    let visit = office.next().await;
+    is_mollies(&visit);
+    visit.answer(BRACKETS);
+    gate.until("it is counted", || counted(&gate, "delivered") == 1.0).await;
+    let series = "deliveries_total{provider=\"mollie\",outcome=\"accepted\"}";
+    gate.until("the app has it", || gate.figure(series) == 1.0).await;
+    assert_eq!(gate.ask(mollie("tr_1")).await.decision(), "replayed");
+    assert!(office.is_quiet());
+    let mut desk = connect(gate.running.admin.unwrap()).await;
+    let asks = "GET /api/v1/history?reference=tr_1 HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n";
+    desk.write(format!("{asks}Authorization: Bearer {TOKEN}\r\n\r\n")).await;
+    let history = heard(desk).await;
+    assert!(history.body.contains("nobody called: its provider was asked"), "{}", history.body);
+    assert!(history.body.contains("\"source\":null"), "{}", history.body);
+}
+
+#[tokio::test]
+async fn who_has_called_in_time_is_not_called_for() {
+    let (till, mut office) = (Till::open().await, Office::open().await);
+    paid(&till, &hook());
+    let gate = Standing::before(&office.url(), &waiting(&till)).await;
+    begins(&gate, &mut office).await;
+    let webhook = gate.begin(mollie("tr_1")).await;
+    office.next().await.answer(BRACKETS);
+    assert_eq!(webhook.await.unwrap().decision(), "first");
+    gate.until("it is known", || counted(&gate, "known") == 1.0).await;
+    assert!(office.is_quiet());
+}
+
+#[tokio::test]
+async fn a_webhook_that_tells_of_a_pending_payment_is_waited_for_too() {
+    let (till, mut office) = (Till::open().await, Office::open().await);
+    till.knows("tr_1", "pending", HASH);
+    let gate = Standing::before(&office.url(), &waiting(&till)).await;
+    let webhook = gate.begin(mollie("tr_1")).await;
+    office.next().await.answer(BRACKETS);
+    webhook.await.unwrap().is_brackets();
+    paid(&till, &hook());
+    let visit = office.next().await;
+    is_mollies(&visit);
+    visit.answer(BRACKETS);
+    gate.until("it is counted", || counted(&gate, "delivered") == 1.0).await;
+}
+
+#[tokio::test]
+async fn nothing_is_made_of_what_is_not_paid_or_not_known_or_belongs_nowhere() {
+    let elsewhere = format!("https://pay.example/elsewhere{HOOK}");
+    for (status, place, known, result) in [
+        ("failed", &*hook(), "tr_1", "unpaid"),
+        ("expired", &hook(), "tr_1", "unpaid"),
+        ("paid", "", "tr_1", "placeless"),
+        ("paid", "no address", "tr_1", "placeless"),
+        ("paid", "ftp://pay.example/payment_webhook/a/b", "tr_1", "placeless"),
+        ("paid", "https://user@pay.example/payment_webhook/a/b", "tr_1", "placeless"),
+        // No rule takes that for a webhook of Mollie's.
+        ("paid", &elsewhere, "tr_1", "placeless"),
+        ("paid", &hook(), "tr_2", "unknown"),
+        ("paid", &hook(), "", "unknown"),
+    ] {
+        let (till, mut office) = (Till::open().await, Office::open().await);
+        if !known.is_empty() {
+            let payment = json!({ "resource": "payment", "id": known, "status": status, "webhookUrl": place });
+            till.answers("tr_1", payment);
+        }
+        let gate = Standing::before(&office.url(), &waiting(&till)).await;
+        begins(&gate, &mut office).await;
+        gate.until("it is over", || counted(&gate, result) == 1.0).await;
+        assert!(office.is_quiet(), "{status} {place}");
+        assert_eq!(till.asked().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn nobody_is_waited_for_who_is_not_to_be_and_a_payment_that_is_still_open_goes_on_being() {
+    let (till, mut office) = (Till::open().await, Office::open().await);
+    till.knows("tr_1", "open", HASH);
+    let off = Standing::before(&office.url(), &format!("{NINJA}{}", till.asked_with(&["test_a"], ""))).await;
+    begins(&off, &mut office).await;
+    let gate = Standing::before(&office.url(), &waiting(&till)).await;
+    begins(&gate, &mut office).await;
+    // Twice the same checkout is one payment.
+    begins(&gate, &mut office).await;
+    gate.until("it is asked", || !till.asked().is_empty()).await;
+    assert!(office.is_quiet_for(Duration::from_millis(1500)).await);
+    assert_eq!(till.asked().len(), 1);
+    assert_eq!(["delivered", "known", "unpaid", "unknown"].map(|result| counted(&gate, result)), [0.0; 4]);
+}
+
+#[tokio::test]
+async fn an_app_that_refuses_what_was_made_is_asked_again_for_nobody_else_will() {
+    let (till, mut office) = (Till::open().await, Office::open().await);
+    paid(&till, &hook());
+    let more = waiting(&till).replace("hold = '0s'", "hold = '0s'\nretry = { first = '100ms' }");
+    let gate = Standing::before(&office.url(), &more).await;
+    begins(&gate, &mut office).await;
+    office.next().await.says(500, "not now");
+    let again = office.next().await;
+    is_mollies(&again);
+    again.answer(BRACKETS);
+    assert_eq!(counted(&gate, "delivered"), 1.0);
+}
+
+#[tokio::test]
+async fn a_gate_that_was_down_when_the_time_came_asks_when_it_is_up_again() {
+    let (till, mut office) = (Till::open().await, Office::open().await);
+    till.knows("tr_1", "open", HASH);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    let store = format!("[store]\nengine = 'embedded'\npath = '{}'\n", path.display());
+    let more = format!("{NINJA}{}{store}", till.asked_with(&["test_a"], "missing_after = '3s'"));
+    let gate = Process::start(&office.url(), &more);
+    let mut payer = connect(gate.address).await;
+    payer.write(pays()).await;
+    office.next().await.answer(sent_away("1"));
+    assert_eq!(heard(payer).await.status(), 302);
+    // Nobody waits until it is on the disk; what comes after it is, is.
+    let mut webhook = connect(gate.address).await;
+    webhook.write(mollie("tr_2")).await;
+    office.next().await.answer(BRACKETS);
+    heard(webhook).await.is_brackets();
+    gate.signal("KILL");
+    gate.end().await;
+    paid(&till, &hook());
+    let gate = Process::start(&office.url(), &more);
+    let visit = soon(office.next()).await;
+    is_mollies(&visit);
+    visit.answer(BRACKETS);
+    gate.signal("TERM");
+    let (_, log) = gate.end().await;
+    assert!(log.contains("nobody has called about a payment that is paid"), "{log}");
+}
