@@ -12,7 +12,7 @@ use std::{
 use http::{HeaderMap, Method, Uri};
 
 use crate::{
-    callback::{Alias, Channel, Event, Key, RequestView, Signature},
+    callback::{Alias, Channel, Event, Key, RequestView, Signature, State},
     provider::{
         self,
         contract::{Keyring, Provider, Unrecognised},
@@ -114,7 +114,7 @@ pub struct Statement {
     pub event: Event,
     /// Its keys.
     pub identified: Identified,
-    /// What it is about that is paid once.
+    /// What it pays that is paid once, as somebody vouches.
     pub bills: Vec<Key>,
     /// What its rules chose.
     pub policy: Arc<Policy>,
@@ -202,7 +202,15 @@ impl Reading {
                     let identified = identify(&scope, provider.name, &event, policy.identity, whole.body, &places);
                     let unsigned = signature == Signature::Absent && !word.is_some_and(Word::vouches);
                     let identified = if unsigned { identified.unsigned() } else { identified };
-                    let bills = bills(&scope, &event, &policy.paid_once);
+                    // Few callbacks tell of a payment, and of fewer is it known that it was made.
+                    let names = match said {
+                        _ if event.state != Some(State::Paid) => &[][..],
+                        _ if signature == Signature::Valid => &event.aliases,
+                        // Whatever else it carries, anybody may have written beside a reference that he knows.
+                        Some(said) if word.is_some_and(Word::vouches) => &said.aliases,
+                        _ => &[],
+                    };
+                    let bills = bills(&scope, names, &policy.paid_once);
                     Ok(Statement { event, identified, bills, policy })
                 })
                 .collect::<Result<Vec<_>, Unrecognised>>()
@@ -271,7 +279,7 @@ impl Reading {
             step: statement.event.step,
             // What its provider says when it is asked is how the payment stands, wherever that came from.
             moves: if self.word == Some(Word::Whole) { Moves::Undocumented } else { self.provider.moves },
-            bills: if vouched { statement.bills.clone() } else { Vec::new() },
+            bills: statement.bills.clone(),
             verified: vouched,
             policy: Arc::clone(&statement.policy),
         };
@@ -283,10 +291,10 @@ impl Reading {
         self.signature == Signature::Valid || self.word.is_some_and(Word::vouches)
     }
 
-    /// Every bill that it may pay.
+    /// Every bill that it pays.
     #[must_use]
     pub fn bills(&self) -> Vec<Key> {
-        self.arriving().into_iter().flat_map(|event| event.bills).collect()
+        self.statements.iter().flatten().flat_map(|statement| &statement.bills).copied().collect()
     }
 
     /// How long its sender waits before he hears his own acknowledgement: of several events, the least patient speaks.

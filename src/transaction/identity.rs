@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ring::digest;
 
 use super::policy::IdentityBy;
-use crate::callback::{Event, Key, KeyBuilder};
+use crate::callback::{Alias, Event, Key, KeyBuilder};
 
 /// Where a callback belongs, so that two accounts with one reference never meet: the upstream and the values of the
 /// path's named segments; the host only where the rule says so.
@@ -85,10 +85,10 @@ pub fn identify(
     Identified { transaction, identity, windowed: found.is_none(), told }
 }
 
-/// The keys of what this pays that is paid once: its names of these kinds, where it belongs.
+/// The keys of what is paid once, of all that goes by these names: those of these kinds, where it belongs.
 #[must_use]
-pub fn bills(scope: &Scope<'_>, event: &Event, kinds: &[Arc<str>]) -> Vec<Key> {
-    let named = event.aliases.iter().filter(|alias| kinds.contains(&alias.kind));
+pub fn bills(scope: &Scope<'_>, names: &[Alias], kinds: &[Arc<str>]) -> Vec<Key> {
+    let named = names.iter().filter(|alias| kinds.contains(&alias.kind));
     named.map(|alias| scope.key("bill").part("kind", &*alias.kind).part("name", &alias.value).finish()).collect()
 }
 

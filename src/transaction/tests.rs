@@ -157,7 +157,7 @@ impl Gate {
             state: event.state,
             step: event.step,
             moves: self.moves,
-            bills: bills(&scope, event, &self.policy.paid_once),
+            bills: bills(&scope, &event.aliases, &self.policy.paid_once),
             verified: self.verified,
             policy: Arc::new(self.policy.clone()),
         };

@@ -584,6 +584,8 @@ impl Step<'_> {
                 self.out.locks.push(LockChange::Requeue(id, widened(self.view, &self.delivery)));
                 self.put(Phase::Queued);
             }
+            // What it tells of goes its own way, and is not at its end because somebody has seen it.
+            Deed::Settle if self.is_to_be_looked_at() => self.forget(),
             Deed::Settle => {
                 self.leave();
                 self.settle(answer);
@@ -597,6 +599,11 @@ impl Step<'_> {
                 self.out.effects.push(Effect::Tell(id, Ending::Unknown(told, None)));
             }
         }
+    }
+
+    /// Whether it is there for a person to see and claims nothing, for what it carries went to the app by another way.
+    const fn is_to_be_looked_at(&self) -> bool {
+        matches!(self.delivery.phase, Phase::Review { reason: Reason::Conflict | Reason::SecondPayment, .. })
     }
 
     /// Gives the lease back; but whatever is decided about it, the app may still be at work on it.

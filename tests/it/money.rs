@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use crate::support::{
     Office, Standing, Till, Told,
     office::BRACKETS,
-    process::Process,
-    standing::{NINJA, connect, heard, mollie, post},
+    process::{Process, oncegate},
+    standing::{NINJA, config, connect, heard, mollie, mollie_at, post},
 };
 
 const HASH: &str = "0123456789abcdef0123456789abcdef";
@@ -217,6 +217,49 @@ async fn a_payer_who_pays_twice_with_a_provider_that_is_asked_is_found_by_the_ha
     till.knows("tr_4", "paid", HASH);
     assert_eq!(decision("tr_4").await, "first", "nothing is left of the others");
     assert_eq!(std::iter::from_fn(|| seen.try_recv().ok()).count(), 9);
+}
+
+#[tokio::test]
+async fn what_anybody_may_have_written_beside_a_reference_names_no_order() {
+    let (till, office) = (Till::open().await, Office::open().await);
+    let rule = "[[rule]]\npath = '/hook'\nprovider = 'mollie'\naliases.order = 'query:order'\nhold = '0s'\n";
+    let gate = Standing::before(&office.url(), &format!("{rule}{}", till.asked_with(&["test_a"], ""))).await;
+    let _seen = office.answer_all(BRACKETS);
+    for (payment, hash) in [("tr_1", "hash 1"), ("tr_2", "hash 2"), ("tr_3", "hash 2")] {
+        till.knows(payment, "paid", hash);
+        let told = gate.ask(mollie_at("pay.example", "/hook?order=1001", payment)).await;
+        assert_eq!(told.decision(), if payment == "tr_3" { "second_payment" } else { "first" });
+    }
+}
+
+#[test]
+fn explain_shows_what_is_stale_what_is_paid_once_and_what_is_paid_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("config.toml"), config("http://127.0.0.1:1", &shop(""))).unwrap();
+    let events = [
+        paid("e1", "pay_1", "order_1"),
+        tells("e2", "payment.failed", "pay_1", "order_1", &json!({})),
+        paid("e3", "pay_2", "order_1"),
+        paid("e4", "pay_3", "order_2"),
+    ];
+    let files: Vec<_> = (1..=events.len()).map(|number| format!("{number}.http")).collect();
+    for (file, event) in files.iter().zip(&events) {
+        std::fs::write(folder.path().join(file), event).unwrap();
+    }
+    let explained = |more: &[&str]| {
+        let args: Vec<_> = ["explain"].iter().chain(more).copied().chain(files.iter().map(String::as_str)).collect();
+        let out = oncegate(folder.path(), &args);
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8(out.stdout).unwrap()
+    };
+    let lines: Vec<Value> =
+        explained(&["--format", "json"]).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let decisions: Vec<_> = lines.iter().map(|line| line["decision"].as_str().unwrap()).collect();
+    assert_eq!(decisions, ["first", "stale", "second_payment", "first"]);
+    assert_eq!(lines[0]["policy"]["paid_once"], json!(["order", "payment_hash", "razorpay_order"]));
+    let told = explained(&[]);
+    assert!(told.contains("3.http: second_payment, another payment has paid the same"), "{told}");
+    assert!(told.contains("paid once: razorpay_order order_1"), "{told}");
 }
 
 // What starts and stops processes blocks its thread.

@@ -33,7 +33,7 @@ fn decided(moves: Moves, events: &[Event]) -> Vec<Decision> {
 
 fn brought(gate: &mut Gate, event: &Event) -> Decision {
     let (id, decision, course) = gate.comes(event);
-    if course == Course::Deliver(id) {
+    if matches!(course, Course::Deliver(_) | Course::Accept(_)) {
         gate.does(id, Input::Sending).does(id, accepted(1));
     }
     decision
@@ -120,6 +120,19 @@ fn an_unsigned_callback_makes_nothing_stale() {
     assert_eq!(gate.comes(&says("e1", State::Pending)).1, Decision::NewState);
 }
 
+#[test]
+fn what_rides_along_and_was_told_before_does_not_lead_back() {
+    let mut gate = Gate::new(|_| ());
+    let failed = says("e1", State::Failed);
+    gate.settled(&failed);
+    gate.settled(&says("e2", State::Paid));
+    let (id, decided) = gate.arrives(&[step("e3", State::Refunded, Step::Part), failed]);
+    assert_eq!(decided.decisions, [Decision::NewState, Decision::Repeated]);
+    gate.does(id, Input::Sending).does(id, accepted(1));
+    assert_eq!(gate.view.transactions[0].1.money, Money { stage: Stage::PartlyRefunded, paid: true });
+    assert_eq!(gate.comes(&says("e4", State::Pending)).1, Decision::Stale);
+}
+
 // ------------------------------------------------------------------------------------------------ what is paid twice
 
 #[test]
@@ -142,6 +155,31 @@ fn a_second_payment_of_one_order_is_forwarded_and_a_person_hears_of_it_once() {
     assert_eq!(reasons.len(), 1);
     assert_eq!(brought(&mut gate, &pays("tr_3", "1002")), Decision::First, "another order");
     assert_eq!(brought(&mut gate, &pays("tr_4", "1001")), Decision::SecondPayment, "a third one too");
+}
+
+#[test]
+fn whoever_settles_what_he_was_shown_settles_nothing_that_still_goes_its_way() {
+    let conflict = |gate: &mut Gate| {
+        brought(gate, &telling(numbered("e1"), "paid"));
+        telling(numbered("e1"), "refunded")
+    };
+    let second = |gate: &mut Gate| {
+        brought(gate, &pays("tr_1", "1001"));
+        pays("tr_2", "1001")
+    };
+    for shown in [conflict as fn(&mut Gate) -> Event, second] {
+        let mut gate = verified();
+        gate.policy.answer = AnswerBy::Accept;
+        let event = shown(&mut gate);
+        let (id, ..) = gate.comes(&event);
+        gate.does(id, Input::Sending).does(id, rejected(1));
+        let entry = gate.view.deliveries.iter().find(|delivery| delivery.in_review().is_some()).unwrap().id;
+        gate.does(entry, act(Deed::Settle));
+        assert_eq!(gate.phase(entry), None);
+        assert!(matches!(gate.phase(id), Some(Phase::Retrying { .. })), "it is not at its end");
+        gate.passes(secs(60)).does(id, Input::Due).does(id, Input::Sending).does(id, accepted(2));
+        assert_eq!(gate.comes(&event).1, Decision::Replayed);
+    }
 }
 
 #[test]
