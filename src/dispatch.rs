@@ -229,7 +229,8 @@ impl<S: Store, A: App> Dispatch<S, A> {
         self.change_lock(LockChange::Keep(lease, self.clock_now().after(quiet)));
     }
 
-    fn change_lock(self: &Arc<Self>, change: LockChange) {
+    /// Changes a lease from where nothing can be awaited; a store that can't be used is waited for.
+    pub fn change_lock(self: &Arc<Self>, change: LockChange) {
         // At the very end there may be no runtime left, and then nobody waits for the lease.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let dispatch = Arc::clone(self);

@@ -95,10 +95,10 @@ impl<S: Store, A: App> Permit<S, A> {
         } else {
             LockChange::Linger(self.lease, self.dispatch.clock_now().after(linger))
         };
-        let transition = Transition { locks: vec![change], returned, ..Transition::default() };
+        let transition = Transition { locks: vec![change.clone()], returned, ..Transition::default() };
         if let Err(error) = self.dispatch.commit(transition).await {
-            // Else it would be held until nobody could be at work any more.
-            self.dispatch.give_back(self.lease);
+            // Else it would be held until nobody could be at work any more. The app lingers whatever the store does.
+            self.dispatch.change_lock(change);
             return Err(error);
         }
         self.dispatch.end_holds(keys.into_iter()).await;

@@ -595,6 +595,10 @@ fn unsafe_windows_are_warned_of() {
     assert!(rule("retention = '1h'")[0].contains("rule[0].retention: mollie delivers again for up to 1day 2h"));
     assert!(rule("hold = '20s'")[0].contains("rule[0].hold: "));
     assert!(rule("hold = '8s'\nlinger = '8s'")[0].contains("make 16s, but mollie waits 15s"));
+    assert_eq!(rule("linger = '5s'\nquiet = '5s'"), Vec::<String>::new());
+    assert!(
+        rule("linger = '5s'\nquiet = '4s'")[0].contains("rule[0].quiet: the app works on for 5s after it has answered")
+    );
 }
 
 #[test]

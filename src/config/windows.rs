@@ -72,6 +72,16 @@ pub fn check(
             let message = format!("{} waits {limit} for an answer, and would hear ours after {within}", provider.name);
             warn("answer_within", message, "shorten it, or leave it out: then it is just below that limit");
         }
+        let (linger, quiet) = (choices.linger.unwrap_or(base.linger), choices.quiet.unwrap_or(base.quiet));
+        if linger > quiet && (choices.linger.is_some() || choices.quiet.is_some()) {
+            let key = if choices.quiet.is_some() { "quiet" } else { "linger" };
+            let message = format!(
+                "the app works on for {} after it has answered, and for {} where it has not",
+                show(linger),
+                show(quiet)
+            );
+            warn(key, message, "make `quiet` as long as `linger`: after a crash nobody knows whether it had answered");
+        }
         let ahead = |provider: &Provider| {
             let met = own().filter(|other| may_meet(&other.rule, provider));
             met.filter_map(|other| other.rule.choices.linger).max().unwrap_or(base.linger)

@@ -93,8 +93,9 @@ impl<S: Store, A: App> Dispatch<S, A> {
     }
 
     /// The store has failed: nobody can tell what became of what is waited for. Whoever waits hears that he shall try
-    /// again, and whoever waits for his turn has lost it.
+    /// again, and whoever waits for his turn has lost it. What is held may be gone; if it is not, its hold ends by time.
     fn give_up_waiting(&self) {
+        self.held.clear();
         self.permits.clear();
         self.waiters.clear();
     }

@@ -255,6 +255,11 @@ impl State {
         Ok(granted)
     }
 
+    /// What was learned of payers is in no record, and there were records before.
+    pub(super) fn lessons_are_lost(&mut self, now: Timestamp) {
+        self.learned.lost(now);
+    }
+
     /// What is due, the earliest first.
     pub(super) fn due(&self, now: Timestamp, limit: usize) -> Vec<Due> {
         let ripe = |(at, _): &&(Timestamp, LeaseId)| *at <= now;

@@ -113,6 +113,8 @@ pub struct Learned {
     names: HashMap<Key, u32>,
     expiring: BTreeSet<(Timestamp, u64)>,
     next: u64,
+    /// Lessons were lost, and until then whoever is new here may have been taught by one of them.
+    lost_until: Timestamp,
 }
 
 #[derive(Debug)]
@@ -134,7 +136,14 @@ impl Learned {
             names: HashMap::new(),
             expiring: BTreeSet::new(),
             next: 0,
+            lost_until: Timestamp::EPOCH,
         }
+    }
+
+    /// What was learned before is lost: of whom nothing is known may have begun what nobody can name any more, for as long as
+    /// that would have been remembered.
+    pub fn lost(&mut self, now: Timestamp) {
+        self.lost_until = now.after(self.retained);
     }
 
     /// How many payers it knows.
@@ -214,7 +223,8 @@ impl Learned {
                 return None;
             }
             self.next += 1;
-            let payer = Payer { begun: Begun::default(), subjects: VecDeque::new(), until: now.after(self.retained) };
+            let begun = Begun { doubtful: now < self.lost_until, ..Begun::default() };
+            let payer = Payer { begun, subjects: VecDeque::new(), until: now.after(self.retained) };
             self.expiring.insert((payer.until, self.next));
             self.payers.insert(self.next, payer);
             return Some(self.next);
@@ -310,6 +320,19 @@ mod tests {
 
     fn table() -> Learned {
         Learned::new(HOUR, 100)
+    }
+
+    #[test]
+    fn who_is_new_after_lessons_were_lost_may_have_begun_more() {
+        let mut learned = Learned::new(HOUR, 10);
+        learned.lost(T0);
+        let names = |name: &str| [LockName::new("app", ["reference", "mollie"], name)];
+        let doubtful = |learned: &Learned, of: &str, now| learned.of(&session(of).key, now).unwrap().doubtful;
+        learned.take_in(&lesson(&[session("before")], &names("tr_2")), T0);
+        assert!(doubtful(&learned, "before", T0), "tr_1 may have been before");
+        let later = T0.after(HOUR);
+        learned.take_in(&lesson(&[session("after")], &names("tr_3")), later);
+        assert!(!doubtful(&learned, "after", later));
     }
 
     #[test]

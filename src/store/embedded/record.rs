@@ -522,6 +522,7 @@ const ON_DUPLICATE: [OnDuplicate; 4] =
     [OnDuplicate::Replay, OnDuplicate::Forward, OnDuplicate::Ack, OnDuplicate::Refuse];
 const ON_UNKNOWN: [OnUnknown; 2] = [OnUnknown::Resend, OnUnknown::Review];
 const ON_REPEAT_RETURN: [OnRepeatReturn; 2] = [OnRepeatReturn::Forward, OnRepeatReturn::Redirect];
+const ANSWERS: [AnswerBy; 2] = [AnswerBy::Upstream, AnswerBy::Accept];
 const ORDERS: [Order; 2] = [Order::Passing, Order::Strict];
 
 /// Writes every choice.
@@ -538,10 +539,10 @@ pub fn write_policy(policy: &Policy, into: &mut Vec<u8>) {
         quiet,
         return_wait,
         timeout,
-        // About what comes, and callers; those of whoever finds this are gone.
+        // About what comes.
         paid_once: _,
-        answer: _,
-        answer_within: _,
+        answer,
+        answer_within,
         success,
         on_duplicate,
         on_unknown,
@@ -577,6 +578,8 @@ pub fn write_policy(policy: &Policy, into: &mut Vec<u8>) {
     for flag in [trailing, signature_required, shadow] {
         pen.bool(*flag);
     }
+    pen.word(&ANSWERS, answer);
+    pen.option(*answer_within, Pen::span);
 }
 
 /// Reads every choice.
@@ -603,6 +606,12 @@ pub fn read_policy(record: &[u8]) -> Read<Policy> {
         let on_stale = eye.word(&TREATMENTS)?;
         let (on_repeat_return, order) = (eye.word(&ON_REPEAT_RETURN)?, eye.word(&ORDERS)?);
         let retry = Retry { first: eye.span()?, longest: eye.span()?, attempts: eye.u32()? };
+        let [trailing, signature_required, shadow] = [eye.bool()?, eye.bool()?, eye.bool()?];
+        // Formats 1 to 3 do not say who may be acknowledged first, which decides what waits for whom.
+        let (answer, answer_within) = match eye.left {
+            [] => (AnswerBy::Upstream, None),
+            _ => (eye.word(&ANSWERS)?, eye.option(Eye::span)?),
+        };
         Ok(Policy {
             rule,
             identity,
@@ -610,14 +619,14 @@ pub fn read_policy(record: &[u8]) -> Read<Policy> {
             hold,
             linger,
             collapse_window,
-            trailing: eye.bool()?,
+            trailing,
             retention,
             quiet,
             return_wait,
             timeout,
             paid_once: Policy::default().paid_once,
-            answer: AnswerBy::Upstream,
-            answer_within: None,
+            answer,
+            answer_within,
             success,
             on_duplicate,
             on_unknown,
@@ -628,8 +637,8 @@ pub fn read_policy(record: &[u8]) -> Read<Policy> {
             order,
             retry,
             review_retryable,
-            signature_required: eye.bool()?,
-            shadow: eye.bool()?,
+            signature_required,
+            shadow,
         })
     })
 }

@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use super::{
     backup::Copy,
     disk::{Disk, Group, Medium, Space, Take},
-    folder::Place,
+    folder::{FORMAT, Place},
     record::{self, Rest},
     *,
 };
@@ -31,7 +31,7 @@ use crate::{
         history::{Arrived, Deed, Outcome, Reason, What},
         lock::{Claimed, Era, LockName, Seat},
         money::{Money, Stage},
-        policy::{OnUnknown, Order, Policy},
+        policy::{AnswerBy, OnUnknown, Order, Policy},
         state::{Bill, Carried, Claim, Letter, Phase, StoredRequest, Transaction, Window},
     },
 };
@@ -559,7 +559,8 @@ async fn a_folder_is_opened_by_one_and_in_its_own_format() {
     store.commit(put("a"), T0).await.unwrap();
     drop(store);
     assert!(knows(&folder(directory.path()).unwrap(), "a").await, "what nobody waited for is written at the end");
-    for (format, said) in [("5\n", "a later version"), ("what\n", "does not say a format")] {
+    let later = format!("{}\n", FORMAT + 1);
+    for (format, said) in [(&*later, "a later version"), ("what\n", "does not say a format")] {
         fs::write(directory.path().join("format"), format).unwrap();
         let refused = folder(directory.path()).map(drop).unwrap_err().to_string();
         assert!(refused.contains(said), "{refused}");
@@ -583,7 +584,11 @@ async fn a_folder_of_the_first_format_is_taken_up_and_from_then_on_is_of_the_pre
     fs::write(&format, "1\n").unwrap();
     let store = folder(directory.path()).unwrap();
     assert!(knows(&store, "a").await);
-    assert_eq!(fs::read_to_string(&format).unwrap(), "4\n", "an earlier program keeps away from what is written now");
+    assert_eq!(
+        fs::read_to_string(&format).unwrap(),
+        format!("{FORMAT}\n"),
+        "an earlier program keeps away from what is written now"
+    );
     store.commit(put("b"), T0).await.unwrap();
     drop(store);
     let store = folder(directory.path()).unwrap();
@@ -856,9 +861,15 @@ fn every_record_is_read_as_it_was_written() {
         assert!(record::read_delivery(written.id, &bytes, |_| None).is_err());
     }
     let success = crate::expression::Expression::compile("status == 200", crate::expression::SUCCESS).unwrap();
+    let (answer, answer_within) = (AnswerBy::Accept, Some(Duration::from_secs(4)));
     let policy = Policy { success: Some(Arc::new(success)), order: Order::Strict, shadow: true, ..Policy::default() };
+    let policy = Policy { answer, answer_within, ..policy };
     let mut bytes = Vec::new();
     record::write_policy(&policy, &mut bytes);
+    assert_eq!(format!("{:?}", record::read_policy(&bytes).unwrap()), format!("{policy:?}"));
+    // As formats 1 to 3 end.
+    bytes.truncate(bytes.len() - 14);
+    let policy = Policy { answer: AnswerBy::Upstream, answer_within: None, ..policy };
     assert_eq!(format!("{:?}", record::read_policy(&bytes).unwrap()), format!("{policy:?}"));
     let window = Some(Box::new(Window { until: later(1), next: Some(LeaseId(4)) }));
     let mut written = settled();

@@ -88,17 +88,33 @@ impl Writer {
 
     /// Writes one group, or opens a failed disk anew. Whether there was anything to do.
     pub fn turn(&mut self, now: Timestamp) -> bool {
-        let Some(disk) = &mut self.disk else {
+        if self.disk.is_none() {
             self.open_anew(now);
             return true;
-        };
+        }
+        let group = self.gather();
+        if let Some(group) = &group {
+            self.write(group);
+        }
+        group.is_some()
+    }
+
+    /// Takes all that is noted as a group, which then has to be [written](Self::write); `None` where there is nothing, or no
+    /// disk at present.
+    pub fn gather(&mut self) -> Option<Group> {
+        let disk = self.disk.as_ref()?;
         // As of the last group: no other is being written.
         for wanted in mem::take(&mut self.shared.lock().copies) {
             // Who asked for it may have gone.
             _ = wanted.send(disk.records());
         }
-        let Some(group) = self.shared.lock().take() else { return false };
-        let written = unbroken(|| disk.write(&group));
+        self.shared.lock().take()
+    }
+
+    /// Writes what was gathered, and has those told who wait for it.
+    pub fn write(&mut self, group: &Group) {
+        let Some(disk) = &mut self.disk else { return };
+        let written = unbroken(|| disk.write(group));
         let mut inner = self.shared.lock();
         match written {
             Ok(()) => {
@@ -108,15 +124,11 @@ impl Writer {
             Err(error) => {
                 inner.failed(&error);
                 drop(inner);
-                tracing::error!(%error, "the store can't be written; callbacks are refused until it can");
                 self.disk = None;
-                self.shared.news.notify_one();
-                return true;
+                tracing::error!(%error, "the store can't be written; callbacks are refused until it can");
             }
         }
-        drop(inner);
         self.shared.news.notify_one();
-        true
     }
 
     fn open_anew(&mut self, mut now: Timestamp) {
@@ -286,6 +298,9 @@ pub(super) fn read(disk: &mut dyn Disk, options: &Options, now: Timestamp, start
     let mut records = Records { seals: options.seals.clone(), ..Records::default() };
     disk.read(&mut |space, key, bytes| records.take(space, key, bytes, &mut state))?;
     let now = records.tail.next().max(now);
+    if records.tail.group > 0 {
+        state.lessons_are_lost(now);
+    }
     state.sort_names();
     state.count_lines_from(records.tail.line);
     let last_line = state.last_line();

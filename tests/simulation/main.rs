@@ -1,9 +1,13 @@
 //! Whole days at the gate in virtual time, from a seed: callbacks, twins, payers, callers that hang up, and an app that
 //! is slow, refuses, breaks off, or answers too late and books all the same.
 //!
-//! `SEED=7 cargo test --test simulation` plays one schedule again; `SEEDS=20000` plays more of them.
+//! `SEED=7 cargo test --test simulation` plays one schedule again; `SEEDS=20000` plays more of them. In `lives` the same days
+//! are played over a disk, with a gate that dies and is started again.
 
 #![expect(clippy::unwrap_used, reason = "what the test itself builds is right, or the test is wrong")]
+
+mod guards;
+mod lives;
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -16,6 +20,7 @@ use std::{
     time::Duration,
 };
 
+use self::lives::Life;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
 use http_body_util::BodyExt;
@@ -54,33 +59,45 @@ use tokio::{
 const SCHEDULES: u64 = 2000;
 const MOST_PAYMENTS: u64 = 5;
 const BROWSERS: usize = 2;
+/// Nobody has to wait longer than this for his answer, nor for the end of all.
+const PATIENCE: Duration = Duration::from_secs(2 * 3600);
 /// The first byte goes out a little after the commit that says so, and the store takes its time.
 const SLACK: Duration = Duration::from_millis(900);
 
 #[test]
 fn whatever_comes_in_whatever_order_nothing_overlaps_repeats_is_swallowed_or_left() {
+    let told = play_all(SCHEDULES, play);
+    if let Some(told) = told {
+        assert!(told.every_sort_occurs(), "the schedules no longer meet every sort of thing: {told:?}");
+    }
+}
+
+/// Plays so many schedules, or what the caller says; tells what they met, unless it was a single one.
+fn play_all<P: Future<Output = (Vec<String>, Told)>>(plain: u64, play: impl Fn(u64) -> P) -> Option<Told> {
     let number = |name| env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
     let seeds = match (number("SEED"), number("SEEDS")) {
         (Some(seed), _) => seed..seed + 1,
-        (None, count) => 0..count.unwrap_or(SCHEDULES),
+        (None, count) => 0..count.unwrap_or(plain),
     };
     let mut told = Told::default();
     for seed in seeds {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        let played = std::panic::catch_unwind(AssertUnwindSafe(|| runtime.block_on(play(seed))));
-        match played {
-            Ok(faults) if faults.0.is_empty() => told.add(&faults.1),
-            Ok(faults) => panic!("SEED={seed} cargo test --test simulation\n{}", faults.0.join("\n")),
-            Err(panicked) => {
-                eprintln!("SEED={seed} cargo test --test simulation");
-                std::panic::resume_unwind(panicked);
-            }
+        let (faults, met) = play_one(seed, &play);
+        if !faults.is_empty() {
+            panic!("SEED={seed} cargo test --test simulation\n{}", faults.join("\n"));
         }
+        told.add(&met);
     }
     eprintln!("{told:?}");
-    if number("SEED").is_none() {
-        assert!(told.every_sort_occurs(), "the schedules no longer meet every sort of thing: {told:?}");
-    }
+    number("SEED").is_none().then_some(told)
+}
+
+/// Plays one schedule: what went wrong, and what it met.
+fn play_one<P: Future<Output = (Vec<String>, Told)>>(seed: u64, play: impl Fn(u64) -> P) -> (Vec<String>, Told) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    std::panic::catch_unwind(AssertUnwindSafe(|| runtime.block_on(play(seed)))).unwrap_or_else(|panicked| {
+        eprintln!("SEED={seed} cargo test --test simulation");
+        std::panic::resume_unwind(panicked)
+    })
 }
 
 /// What the schedules met, so that a simulation in which nothing happens is noticed.
@@ -97,6 +114,7 @@ struct Told {
     acknowledged: usize,
     kept_back: usize,
     longest: Duration,
+    outages: lives::Met,
 }
 
 impl Told {
@@ -111,6 +129,7 @@ impl Told {
         self.kept_back += other.kept_back;
         self.acts.iter_mut().zip(other.acts).for_each(|(all, one)| *all += one);
         self.longest = self.longest.max(other.longest);
+        self.outages.add(&other.outages);
         other.decisions.iter().for_each(|(what, count)| *self.decisions.entry(what.clone()).or_default() += count);
     }
 
@@ -177,6 +196,8 @@ struct Inside {
     tag: Tag,
     /// When the gate need not keep others out any more; `None` while it is at work and has not been lost sight of.
     until: Option<Instant>,
+    /// How long it works on when nobody listens any more.
+    at_work: Duration,
     placed: bool,
 }
 
@@ -212,6 +233,8 @@ impl Browser {
 
 /// The app and all that is known of the day.
 struct World {
+    /// What is known only of a day on which the power fails, and on which providers tell until they are acknowledged.
+    outages: Option<lives::Outages>,
     chance: Mutex<Chance>,
     tags: Mutex<Vec<Tag>>,
     inside: Mutex<Vec<Inside>>,
@@ -249,9 +272,14 @@ impl World {
         self.chance.lock().unwrap()
     }
 
+    /// The request that a delivery carries.
+    fn serial(&self, delivery: &Delivery) -> usize {
+        delivery.letter.request.headers["x-serial"].to_str().unwrap().parse().unwrap()
+    }
+
     /// What a delivery is about, as the test knows it.
     fn identities(&self, delivery: &Delivery) -> Vec<String> {
-        let serial: usize = delivery.letter.request.headers["x-serial"].to_str().unwrap().parse().unwrap();
+        let serial = self.serial(delivery);
         let tags = self.tags.lock().unwrap();
         tags[serial].identities.iter().map(|(identity, _)| identity.clone()).collect()
     }
@@ -282,7 +310,7 @@ impl World {
             || (a.channel != b.channel && !(a.joined && b.joined) && !(a.learned && b.learned))
     }
 
-    fn enter(self: &Arc<Self>, tag: Tag) -> Visit {
+    fn enter(self: &Arc<Self>, tag: Tag, life: &Arc<Life>) -> Visit {
         let now = Instant::now();
         let mut inside = self.inside.lock().unwrap();
         let is_there = |other: &&Inside| other.until.is_none_or(|until| until > now);
@@ -296,8 +324,9 @@ impl World {
         let mut forwards = self.forwards.lock().unwrap();
         forwards.push(Forward { serial: tag.serial, identities: tag.identities.clone(), start: now, accepted: false });
         let at_work = self.chance().millis(12_000);
-        inside.push(Inside { tag, until: None, placed: true });
-        Visit { world: Arc::clone(self), at: inside.len() - 1, forward: forwards.len() - 1, at_work, over: false }
+        inside.push(Inside { tag, until: None, at_work, placed: true });
+        let (at, forward) = (inside.len() - 1, forwards.len() - 1);
+        Visit { world: Arc::clone(self), life: Arc::clone(life), at, forward, over: false }
     }
 
     /// An accepted delivery has to bring something that no accepted one has brought before.
@@ -316,6 +345,8 @@ impl World {
                     is_new = true;
                     continue;
                 }
+                // The gate has said that it does not know what came of it.
+                Some(_) if self.is_called_unknown(identity) => {}
                 Some(_) if !windowed => continue,
                 // One that tells nothing and rode along is still its own delivery's; should that come to nothing, it is
                 // forgotten.
@@ -333,6 +364,7 @@ impl World {
                 _ => {}
             }
             is_new = true;
+            self.is_known_again(identity);
             news.insert(identity.clone(), News { start: forward.start, accepted: Instant::now(), in_batch });
         }
         if !is_new {
@@ -344,10 +376,9 @@ impl World {
 /// One request in the app.
 struct Visit {
     world: Arc<World>,
+    life: Arc<Life>,
     at: usize,
     forward: usize,
-    /// How long the app works on when nobody listens any more.
-    at_work: Duration,
     over: bool,
 }
 
@@ -355,7 +386,10 @@ impl Visit {
     fn ends(&mut self, until: Instant, placed: bool) {
         self.over = true;
         let entry = &mut self.world.inside.lock().unwrap()[self.at];
-        (entry.until, entry.placed) = (Some(until), placed);
+        // Else the power was gone before.
+        if entry.until.is_none() {
+            (entry.until, entry.placed) = (Some(until), placed);
+        }
     }
 
     fn is_return(&self) -> bool {
@@ -380,7 +414,8 @@ impl Visit {
     /// The gate lost sight of it: it has to reckon with it until it ends, or for `quiet`.
     fn lost(&mut self) {
         *self.world.unknown.lock().unwrap() += 1;
-        self.ends(Instant::now() + self.at_work.min(self.world.policy.quiet), true);
+        let at_work = self.world.inside.lock().unwrap()[self.at].at_work;
+        self.ends(Instant::now() + at_work.min(self.world.policy.quiet), true);
     }
 }
 
@@ -392,7 +427,11 @@ impl Drop for Visit {
     }
 }
 
-struct Fake(Arc<World>);
+/// The app as one gate reaches it.
+struct Fake {
+    world: Arc<World>,
+    life: Arc<Life>,
+}
 
 /// How a try goes.
 #[derive(Clone, Copy, Debug)]
@@ -415,15 +454,16 @@ impl App for Fake {
 
     async fn connect(&self) -> Result<(), String> {
         let (refuses, takes) = {
-            let mut chance = self.0.chance();
-            (chance.below(400) < self.0.trouble, chance.millis(20))
+            let mut chance = self.world.chance();
+            (chance.below(400) < self.world.trouble, chance.millis(20))
         };
         sleep(takes).await;
+        self.life.step().await;
         if refuses { Err("connection refused".to_owned()) } else { Ok(()) }
     }
 
     fn at_hand(&self) -> Option<()> {
-        (self.0.chance().below(2) == 0).then_some(())
+        (self.world.chance().below(2) == 0).then_some(())
     }
 
     async fn send(&self, (): (), request: &StoredRequest, limit: Duration) -> Result<Response<Pieces>, SendError> {
@@ -435,7 +475,7 @@ impl Fake {
     async fn answer(&self, request: &StoredRequest) -> Result<Response<Pieces>, SendError> {
         let serial: usize = request.headers["x-serial"].to_str().unwrap().parse().unwrap();
         let (mood, quick, slow) = {
-            let mut chance = self.0.chance();
+            let mut chance = self.world.chance();
             let moods = [
                 Mood::Slow,
                 Mood::Error,
@@ -447,19 +487,22 @@ impl Fake {
                 Mood::CutBody,
                 Mood::StuckBody,
             ];
-            let mood = if chance.below(100) < self.0.trouble { chance.of(&moods) } else { Mood::Fine };
+            let mood = if chance.below(100) < self.world.trouble { chance.of(&moods) } else { Mood::Fine };
             (mood, chance.millis(300), chance.millis(4000))
         };
         if matches!(mood, Mood::Unwritten) {
             return Err(SendError::NotSent("found dead, nothing was written".to_owned()));
         }
-        let tag = self.0.tags.lock().unwrap()[serial].clone();
-        let mut visit = self.0.enter(tag);
+        let tag = self.world.tags.lock().unwrap()[serial].clone();
+        self.life.step().await;
+        let mut visit = self.world.enter(tag, &self.life);
+        self.life.step().await;
         match mood {
             Mood::Slow => sleep(slow).await,
-            Mood::TooLate => sleep(self.0.policy.timeout + slow).await,
+            Mood::TooLate => sleep(self.world.policy.timeout + slow).await,
             _ => sleep(quick).await,
         }
+        self.life.step().await;
         let (status, body) = match mood {
             Mood::Reset => {
                 visit.lost();
@@ -473,12 +516,12 @@ impl Fake {
         let mut frames = VecDeque::from([(Duration::ZERO, Ok(Bytes::from_static(body.as_bytes())))]);
         match mood {
             Mood::CutBody => frames.push_back((quick, Err("cut".to_owned()))),
-            Mood::StuckBody => frames.push_back((self.0.policy.timeout * 2, Ok(Bytes::from_static(b"late")))),
+            Mood::StuckBody => frames.push_back((self.world.policy.timeout * 2, Ok(Bytes::from_static(b"late")))),
             _ => frames.push_back((quick / 8, Ok(Bytes::from(serial.to_string())))),
         }
         if matches!(mood, Mood::StuckBody) && visit.is_return() {
             // The browser gets the rest whenever it comes; the gate waits for it no longer than this.
-            visit.ends(Instant::now() + self.0.policy.timeout + self.0.policy.quiet, true);
+            visit.ends(Instant::now() + self.world.policy.timeout + self.world.policy.quiet, true);
         }
         let mut response = Response::new(Pieces { status, frames, wait: None, visit });
         *response.status_mut() = status;
@@ -495,12 +538,22 @@ struct Pieces {
     visit: Visit,
 }
 
+impl Pieces {
+    /// Counts only when a piece is begun, for who waits looks often.
+    fn life_goes_on(&self) -> bool {
+        if self.wait.is_some() { !self.visit.life.is_over() } else { self.visit.life.goes_on() }
+    }
+}
+
 impl Body for Pieces {
     type Data = Bytes;
     type Error = String;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, String>>> {
         let this = &mut *self;
+        if !this.life_goes_on() {
+            return Poll::Pending;
+        }
         let Some((pause, _)) = this.frames.front() else {
             if !this.visit.over {
                 this.visit.answered(this.status);
@@ -521,13 +574,17 @@ impl Body for Pieces {
 // ------------------------------------------------------------------------------------------------ the store
 
 /// An engine that lets others in between a look and a commit, as disks and threads do.
-struct Shaky {
-    memory: Memory,
+struct Shaky<S> {
+    engine: S,
     world: Arc<World>,
+    life: Arc<Life>,
 }
 
-impl Shaky {
+impl<S: Store> Shaky<S> {
     async fn pause(&self) {
+        self.life.step().await;
+        // Whoever writes may look whether there is something to write.
+        self.life.work.notify_one();
         if !self.world.jitter {
             return;
         }
@@ -542,17 +599,17 @@ impl Shaky {
         if let Some(rest) = rests {
             sleep(rest).await;
         }
+        self.life.work.notify_one();
     }
-}
 
-impl Shaky {
-    /// What is sent must have no earlier event of its payment before it that is to be tried again.
-    async fn overtakes_nobody(&self, sent: &Delivery, now: Timestamp) {
+    /// What is about to be sent must have no earlier event of its payment before it that is to be tried again; whom it
+    /// overtakes.
+    async fn overtaken_by(&self, sent: &Delivery, now: Timestamp) -> Vec<String> {
         let in_order = sent.owed || self.world.policy.patience().is_some();
         if !in_order || !matches!(sent.phase, Phase::InFlight { .. }) {
-            return;
+            return Vec::new();
         }
-        let view = self.memory.load(Want::Delivery(sent.id), now).await.unwrap();
+        let view = self.engine.load(Want::Delivery(sent.id), now).await.unwrap_or_default();
         // What merely goes along in a batch has been in order before.
         let new = |key| {
             let claims = view.transactions.iter().filter(|(known, _)| *known == key).flat_map(|(_, t)| &t.claims);
@@ -569,16 +626,15 @@ impl Shaky {
             Phase::Held { .. } | Phase::Queued => other.attempts > 0,
             _ => false,
         };
-        for other in view.deliveries.iter().filter(|other| other.id < sent.id && waits(other) && shares(other)) {
-            self.world.fault(format!("{:?} overtakes {:?}", sent.letter.events, other));
-        }
+        let overtaken = view.deliveries.iter().filter(|other| other.id < sent.id && waits(other) && shares(other));
+        overtaken.map(|other| format!("{:?} overtakes {:?}", sent.letter.events, other)).collect()
     }
 }
 
-impl Store for Shaky {
+impl<S: Store> Store for Shaky<S> {
     async fn load(&self, want: Want<'_>, now: Timestamp) -> Result<View, StoreError> {
         self.pause().await;
-        let view = self.memory.load(want, now).await;
+        let view = self.engine.load(want, now).await;
         self.pause().await;
         view
     }
@@ -590,10 +646,20 @@ impl Store for Shaky {
             Change::Remove(..) => None,
         });
         let put: Vec<_> = put.collect();
-        let granted = self.memory.commit(transition, now).await;
+        let removed = transition.deliveries.iter().filter_map(|change| match change {
+            Change::Put(_) => None,
+            Change::Remove(id, _) => Some(*id),
+        });
+        let removed: Vec<_> = removed.collect();
+        self.world.is_told(&put);
+        let mut overtaken = Vec::new();
+        for delivery in &put {
+            overtaken.extend(self.overtaken_by(delivery, now).await);
+        }
+        let granted = self.engine.commit(transition, now).await;
         if granted.is_ok() {
+            overtaken.into_iter().for_each(|fault| self.world.fault(fault));
             for delivery in put {
-                self.overtakes_nobody(&delivery, now).await;
                 self.world.written.lock().unwrap().push(delivery.id);
                 if delivery.in_review().is_some() {
                     *self.world.reviews.lock().unwrap() += 1;
@@ -601,39 +667,43 @@ impl Store for Shaky {
                 }
             }
         }
+        if granted.is_ok() {
+            self.world.are_over(removed);
+        }
         self.pause().await;
         granted
     }
 
     async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<Due>, StoreError> {
-        let due = self.memory.due(now, limit).await;
+        let due = self.engine.due(now, limit).await;
         self.pause().await;
         due
     }
 
     async fn forget(&self, now: Timestamp, limit: usize) -> Result<bool, StoreError> {
-        self.memory.forget(now, limit).await
+        self.life.work.notify_one();
+        self.engine.forget(now, limit).await
     }
 
     fn note(&self, lines: Vec<Line>) {
-        self.memory.note(lines);
+        self.engine.note(lines);
     }
 
     async fn history(&self, lines: Lines, after: u64, limit: usize) -> Result<Vec<(u64, Line)>, StoreError> {
-        self.memory.history(lines, after, limit).await
+        self.engine.history(lines, after, limit).await
     }
 
     async fn called(&self, reference: &str, limit: usize) -> Result<Vec<Key>, StoreError> {
-        self.memory.called(reference, limit).await
+        self.engine.called(reference, limit).await
     }
 
     async fn reviews(&self, after: (Timestamp, LeaseId), limit: usize) -> Result<Vec<Delivery>, StoreError> {
         self.pause().await;
-        self.memory.reviews(after, limit).await
+        self.engine.reviews(after, limit).await
     }
 
     fn counts(&self) -> Counts {
-        self.memory.counts()
+        self.engine.counts()
     }
 }
 
@@ -712,7 +782,7 @@ fn some_policy(chance: &mut Chance) -> Policy {
         linger: if several { seconds(chance.of(&[1, 3])) } else { Duration::ZERO },
         collapse_window: seconds(chance.of(&[2, 10, 30])),
         retention: seconds(900),
-        quiet: seconds(chance.of(&[2, 10])),
+        quiet: seconds(chance.of(&[4, 10])),
         return_wait: seconds(30),
         timeout: seconds(6),
         on_unknown: chance.of(&[OnUnknown::Resend, OnUnknown::Resend, OnUnknown::Review]),
@@ -846,12 +916,54 @@ struct Heard {
     body: Result<Bytes, String>,
 }
 
-async fn play(seed: u64) -> (Vec<String>, Told) {
-    let mut chance = Chance(seed);
-    let policy = some_policy(&mut chance);
-    let (calls, clicks) = some_calls(&mut chance);
-    let places = chance.of(&[1, 2, 4, 8, 1000]);
-    let world = Arc::new(World {
+/// A gate that stands.
+struct Gate<S: Store> {
+    dispatch: Arc<Dispatch<Shaky<S>, Fake>>,
+    intake: Arc<Intake<Shaky<S>, Fake>>,
+    life: Arc<Life>,
+}
+
+impl<S: Store> Clone for Gate<S> {
+    fn clone(&self) -> Self {
+        Self { dispatch: Arc::clone(&self.dispatch), intake: Arc::clone(&self.intake), life: Arc::clone(&self.life) }
+    }
+}
+
+/// The gates of a day, one after the other: the one that stands, where one does.
+type Standing<S> = watch::Receiver<Option<Gate<S>>>;
+
+/// The gate that stands, as soon as one does.
+async fn stands<S: Store>(standing: &mut Standing<S>) -> Gate<S> {
+    standing.wait_for(Option::is_some).await.unwrap().clone().unwrap()
+}
+
+/// What does not change when one gate follows another.
+struct Setting {
+    world: Arc<World>,
+    metrics: Arc<Metrics>,
+    options: dispatch::Options,
+}
+
+impl Setting {
+    /// A gate over this store, with its timers.
+    fn gate<S: Store>(&self, engine: S, clock: SteadyClock, life: Arc<Life>) -> Gate<S> {
+        let store = Shaky { engine, world: Arc::clone(&self.world), life: Arc::clone(&life) };
+        let app = Fake { world: Arc::clone(&self.world), life: Arc::clone(&life) };
+        let dispatch = Dispatch::new(store, app, clock, Arc::clone(&self.metrics), self.options);
+        tokio::spawn(Arc::clone(&dispatch).run_timers());
+        Gate { intake: Intake::new(Arc::clone(&dispatch)), dispatch, life }
+    }
+}
+
+/// When days begin.
+const MORNING: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+
+/// One day, of which nothing has happened yet.
+fn some_day(chance: &mut Chance, outages: Option<lives::Outages>) -> (Setting, Vec<Call>, Vec<Click>) {
+    let policy = some_policy(chance);
+    let (calls, clicks) = some_calls(chance);
+    let world = World {
+        outages,
         tags: Mutex::new(calls.iter().map(|call| call.tag.clone()).collect()),
         inside: Mutex::default(),
         forwards: Mutex::default(),
@@ -867,54 +979,70 @@ async fn play(seed: u64) -> (Vec<String>, Told) {
         closing: Mutex::default(),
         browsers: (0..BROWSERS).map(Browser::new).collect(),
         begun: (0..MOST_PAYMENTS).map(|_| watch::Sender::new(false)).collect(),
-        places,
+        places: chance.of(&[1, 2, 4, 8, 1000]),
         trouble: chance.of(&[0, 10, 50]),
         jitter: chance.one_in(2),
-        policy: policy.clone(),
+        policy,
         chance: Mutex::new(Chance(chance.next())),
-    });
-    let memory = Memory::new(memory::Options { places, ..memory::Options::default() });
-    let store = Shaky { memory, world: Arc::clone(&world) };
-    let clock = SteadyClock::starting_at(Timestamp::from_millis(1_800_000_000_000));
+    };
     // An app that seems to be down is left alone, sooner or later.
     let breaker = breaker::Options { failures: chance.of(&[0, 1, 2, 5]), ..breaker::Options::default() };
     let options = dispatch::Options { breaker, ..dispatch::Options::default() };
-    let metrics = Arc::new(Metrics::new());
-    let dispatch = Dispatch::new(store, Fake(Arc::clone(&world)), clock, Arc::clone(&metrics), options);
-    tokio::spawn(Arc::clone(&dispatch).run_timers());
-    // Where later events wait for a person, there has to be one.
-    if policy.order == Order::Strict || chance.one_in(4) {
+    (Setting { world: Arc::new(world), metrics: Arc::new(Metrics::new()), options }, calls, clicks)
+}
+
+async fn play(seed: u64) -> (Vec<String>, Told) {
+    let (setting, calls, clicks) = some_day(&mut Chance(seed), None);
+    let memory = Memory::new(memory::Options { places: setting.world.places, ..memory::Options::default() });
+    let gate = setting.gate(memory, SteadyClock::starting_at(MORNING), Life::endless());
+    let (_gates, standing) = watch::channel(Some(gate));
+    live_through(&setting, standing, calls, clicks).await
+}
+
+/// The day, from the first call to the end of all that came of it.
+async fn live_through<S: Store>(
+    Setting { world, metrics, .. }: &Setting,
+    mut standing: Standing<S>,
+    calls: Vec<Call>,
+    clicks: Vec<Click>,
+) -> (Vec<String>, Told) {
+    // Where later events wait for a person, or providers do until they are acknowledged, there has to be one.
+    let is_missed = world.outages.is_some() && world.policy.on_unknown == OnUnknown::Review;
+    if world.policy.order == Order::Strict || is_missed || world.chance().one_in(4) {
         for _ in 0..2 {
-            tokio::spawn(person(Arc::clone(&dispatch), Arc::clone(&world)));
+            tokio::spawn(person(standing.clone(), Arc::clone(world)));
         }
     }
-    let intake = Intake::new(Arc::clone(&dispatch));
-    let book = Arc::new(Rulebook::new(rules(&policy), HashMap::new(), "http://app"));
+    let book = Arc::new(Rulebook::new(rules(&world.policy), HashMap::new(), "http://app"));
     let started = Instant::now();
     let begins = |payment: u64| clicks.iter().any(|click| click.pays.is_some_and(|(paid, _)| paid == payment));
     for (payment, begun) in world.begun.iter().enumerate() {
         begun.send_replace(!begins(payment as u64));
     }
     for click in clicks {
-        tokio::spawn(one_click(click, Arc::clone(&book), Arc::clone(&intake), Arc::clone(&world)));
+        tokio::spawn(one_click(click, Arc::clone(&book), standing.clone(), Arc::clone(world)));
     }
     let callers: Vec<_> = calls
         .into_iter()
-        .map(|call| tokio::spawn(one_call(call, Arc::clone(&book), Arc::clone(&intake), Arc::clone(&world))))
+        .map(|call| tokio::spawn(one_call(call, Arc::clone(&book), standing.clone(), Arc::clone(world))))
         .collect();
     let mut told = Told::default();
     let mut all = Vec::new();
     for caller in callers {
-        match timeout(Duration::from_secs(3600), caller).await {
+        match timeout(PATIENCE, caller).await {
             Ok(Ok(heard)) => all.extend(heard),
             Ok(Err(panicked)) => world.fault(format!("a caller's task ended early: {panicked}")),
             Err(_) => world.fault("somebody starves".to_owned()),
         }
     }
     told.longest = started.elapsed();
-    drain(&dispatch, &world, &policy).await;
+    if let Some(outages) = &world.outages {
+        let soon = world.chance().millis(60_000);
+        outages.come_to_an_end(soon).await;
+    }
+    drain(&stands(&mut standing).await.dispatch, world).await;
     for heard in &all {
-        check(heard, &world);
+        check(heard, world);
         if let Some(decision) = &heard.decision {
             *told.decisions.entry(decision.clone()).or_default() += 1;
         }
@@ -930,6 +1058,9 @@ async fn play(seed: u64) -> (Vec<String>, Told) {
     told.late = figure("oncegate_late_link_total").unwrap();
     told.forwards = world.forwards.lock().unwrap().len();
     told.unknown = *world.unknown.lock().unwrap();
+    if let Some(outages) = &world.outages {
+        told.outages = outages.met();
+    }
     let mut faults = std::mem::take(&mut *world.faults.lock().unwrap());
     if !faults.is_empty() {
         faults.extend(world.the_day(started));
@@ -941,33 +1072,45 @@ async fn play(seed: u64) -> (Vec<String>, Told) {
 const SETTLED: &[u8] = b"settled by a person";
 
 /// Looks in now and then, and decides about all that waits; meanwhile meddles with what does not wait for him.
-async fn person(dispatch: Arc<Dispatch<Shaky, Fake>>, world: Arc<World>) {
+async fn person<S: Store>(mut standing: Standing<S>, world: Arc<World>) {
     loop {
         let pause = world.chance().millis(20_000);
         sleep(pause).await;
-        let counts = dispatch.store.counts();
-        // With `order = "strict"` what he has resent may stand behind what came back to him.
-        if *world.closing.lock().unwrap() && counts.deliveries == counts.review {
-            return;
-        }
-        let waiting = dispatch.store.reviews((Timestamp::EPOCH, LeaseId(0)), 100).await.unwrap();
-        for entry in &waiting {
-            act(&dispatch, &world, entry.id, Some(entry.version)).await;
-        }
-        let meddled = {
-            let (written, mut chance) = (world.written.lock().unwrap(), world.chance());
-            if written.is_empty() || !chance.one_in(3) { None } else { Some(chance.of(&written)) }
-        };
-        if let Some(id) = meddled {
-            act(&dispatch, &world, id, None).await;
+        let Gate { dispatch, life, .. } = stands(&mut standing).await;
+        // Who speaks to a gate that dies hears nothing any more, and comes again.
+        tokio::select! {
+            biased;
+            () = life.over() => {}
+            done = look_in(&dispatch, &world) => if done { return },
         }
     }
 }
 
-async fn act(dispatch: &Arc<Dispatch<Shaky, Fake>>, world: &World, id: LeaseId, seen: Option<u64>) {
+/// Whether there is nothing left to do.
+async fn look_in<S: Store>(dispatch: &Arc<Dispatch<Shaky<S>, Fake>>, world: &World) -> bool {
+    let counts = dispatch.store.counts();
+    // With `order = "strict"` what he has resent may stand behind what came back to him.
+    if *world.closing.lock().unwrap() && counts.deliveries == counts.review {
+        return true;
+    }
+    let waiting = dispatch.store.reviews((Timestamp::EPOCH, LeaseId(0)), 100).await.unwrap_or_default();
+    for entry in &waiting {
+        act(dispatch, world, entry.id, Some(entry.version)).await;
+    }
+    let meddled = {
+        let (written, mut chance) = (world.written.lock().unwrap(), world.chance());
+        if written.is_empty() || !chance.one_in(3) { None } else { Some(chance.of(&written)) }
+    };
+    if let Some(id) = meddled {
+        act(dispatch, world, id, None).await;
+    }
+    false
+}
+
+async fn act<S: Store>(dispatch: &Arc<Dispatch<Shaky<S>, Fake>>, world: &World, id: LeaseId, seen: Option<u64>) {
     let which = world.chance().below(3) as usize;
     let deed = Deed::ALL[which];
-    let view = dispatch.store.memory.load(Want::Delivery(id), dispatch.clock_now()).await.unwrap();
+    let view = dispatch.store.engine.load(Want::Delivery(id), dispatch.clock_now()).await.unwrap_or_default();
     let Some(delivery) = view.delivery(id) else { return };
     let identities = world.identities(delivery);
     let body = Some(Box::from(SETTLED));
@@ -977,24 +1120,45 @@ async fn act(dispatch: &Arc<Dispatch<Shaky, Fake>>, world: &World, id: LeaseId, 
     if deed == Deed::Settle {
         world.settled.lock().unwrap().extend(identities.clone());
     }
+    // It may be on the disk though nobody is told.
+    if world.outages.is_some() {
+        world.in_hand.lock().unwrap().extend(identities.clone());
+    }
     match dispatch.step(id, &Input::Act(act)).await {
         Ok(_) => {
             world.in_hand.lock().unwrap().extend(identities);
             world.acts.lock().unwrap().0[which] += 1;
         }
         Err(StepError::Refused(_)) => world.acts.lock().unwrap().1 += 1,
+        Err(StepError::Commit(CommitError::Store(_))) if world.outages.is_some() => {}
         Err(error) => world.fault(format!("a person's {deed:?} was not possible: {error}")),
     }
 }
 
 /// A page of the app, which passes the gate as any other and is looked at on its way back.
-async fn one_click(click: Click, book: Arc<Rulebook>, intake: Arc<Intake<Shaky, Fake>>, world: Arc<World>) {
+async fn one_click<S: Store>(click: Click, book: Arc<Rulebook>, mut standing: Standing<S>, world: Arc<World>) {
     sleep(click.at).await;
     let browser = &world.browsers[click.browser];
     let (_alone, _beside) = match click.pays {
         None => (Some(browser.clicks.write().await), None),
         Some(_) => (None, Some(browser.clicks.read().await)),
     };
+    loop {
+        let gate = stands(&mut standing).await;
+        // Who got no page asks for it again.
+        tokio::select! {
+            biased;
+            () = gate.life.over() => {}
+            () = one_page(&click, &book, &gate.intake, &world) => break,
+        }
+    }
+    if let Some((payment, _)) = click.pays {
+        world.begun[payment as usize].send_replace(true);
+    }
+}
+
+async fn one_page<S: Store>(click: &Click, book: &Rulebook, intake: &Arc<Intake<Shaky<S>, Fake>>, world: &World) {
+    let browser = &world.browsers[click.browser];
     let session = browser.session.lock().unwrap().clone();
     let mut headers = HeaderMap::new();
     headers.insert("cookie", HeaderValue::try_from(format!("sid={session}")).unwrap());
@@ -1002,7 +1166,7 @@ async fn one_click(click: Click, book: Arc<Rulebook>, intake: Arc<Intake<Shaky, 
     let source = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let head = Head { method: &method, uri: &uri, headers: &headers, host: "pay.example.org", source };
     let learn = book.rules.learns(&head).expect("a page to be looked at");
-    let asked = intake.asked(&book, learn, &method, "pay.example.org", &headers);
+    let asked = intake.asked(book, learn, &method, "pay.example.org", &headers);
     let (takes, next) = {
         let mut chance = world.chance();
         (chance.millis(1500), chance.next())
@@ -1020,19 +1184,17 @@ async fn one_click(click: Click, book: Arc<Rulebook>, intake: Arc<Intake<Shaky, 
         }
     };
     let lessons = intake.lessons(&asked, status, &answer);
-    Arc::clone(&intake).learn(lessons).await;
+    Arc::clone(intake).learn(lessons).await;
     *browser.session.lock().unwrap() = next;
-    if let Some((payment, _)) = click.pays {
-        world.begun[payment as usize].send_replace(true);
-    }
 }
 
-async fn one_call(
+/// One caller, who hears an answer or hangs up; on a day with outages a provider tells again until he is acknowledged.
+async fn one_call<S: Store>(
     call: Call,
     book: Arc<Rulebook>,
-    intake: Arc<Intake<Shaky, Fake>>,
+    mut standing: Standing<S>,
     world: Arc<World>,
-) -> Option<Heard> {
+) -> Vec<Heard> {
     sleep(call.at).await;
     let session = match call.browser {
         Some(browser) => {
@@ -1043,28 +1205,59 @@ async fn one_call(
         }
         None => None,
     };
-    let came = Instant::now();
-    world.came.lock().unwrap().insert(call.tag.serial, came);
+    let (mut tag, mut hangs_up, mut pause) = (call.tag.clone(), call.hangs_up, Duration::from_secs(1));
+    let mut all = Vec::new();
+    loop {
+        let gate = stands(&mut standing).await;
+        let came = Instant::now();
+        world.came.lock().unwrap().insert(tag.serial, came);
+        let handled = tokio::spawn(handled(&call, &tag, session.as_deref(), &book, &gate.intake));
+        // Where he hangs up the listener only watches the task; a caller that goes away cancels nothing.
+        if !std::mem::take(&mut hangs_up) {
+            let heard = async { heard(tag.clone(), came, handled.await.expect("an answer")).await };
+            tokio::select! {
+                biased;
+                () = gate.life.over() => {}
+                heard = heard => all.push(heard),
+            }
+        }
+        let is_told = all.last().is_some_and(|heard| heard.tag.serial == tag.serial && heard.status.is_success());
+        if world.outages.is_none() || is_told || tag.channel == Channel::Return {
+            return all;
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(300));
+        tag = world.told_again(&tag);
+    }
+}
+
+/// What the gate makes of a request.
+fn handled<S: Store, A: App>(
+    call: &Call,
+    tag: &Tag,
+    session: Option<&str>,
+    book: &Arc<Rulebook>,
+    intake: &Arc<Intake<S, A>>,
+) -> impl Future<Output = Reply<A::Body>> + use<S, A> {
     let mut headers = HeaderMap::new();
     let kind = if call.body.starts_with("id=") { "application/x-www-form-urlencoded" } else { "application/json" };
     headers.insert("content-type", HeaderValue::from_static(kind));
-    headers.insert("x-serial", HeaderValue::from(call.tag.serial));
+    headers.insert("x-serial", HeaderValue::from(tag.serial));
     if let Some(session) = session {
         headers.insert("cookie", HeaderValue::try_from(format!("sid={session}")).unwrap());
     }
-    let method = if call.tag.channel == Channel::Return { Method::GET } else { Method::POST };
+    let method = if tag.channel == Channel::Return { Method::GET } else { Method::POST };
     let uri: Uri = call.uri.parse().unwrap();
     let source = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let head = Head { method: &method, uri: &uri, headers: &headers, host: "pay.example.org", source };
     let route = book.rules.classify(&head).expect("a callback");
-    let (body, host) = (Bytes::from(call.body), "pay.example.org".to_owned());
+    let (body, host) = (Bytes::from(call.body.clone()), "pay.example.org".to_owned());
     let received = Received { method, uri, headers, body, host, source };
-    let handled = tokio::spawn(intake.handle(book, route, received));
-    if call.hangs_up {
-        // The listener only watches the task; a caller that goes away cancels nothing.
-        return None;
-    }
-    let (head, body) = match handled.await.expect("an answer") {
+    Arc::clone(intake).handle(Arc::clone(book), route, received)
+}
+
+async fn heard(tag: Tag, came: Instant, reply: Reply<Pieces>) -> Heard {
+    let (head, body) = match reply {
         Reply::Whole(response) => {
             let (head, body) = response.into_parts();
             (head, Ok(body))
@@ -1080,11 +1273,12 @@ async fn one_call(
     };
     let text = |name| head.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let (cookie, decision) = (text("set-cookie"), text("oncegate-decision"));
-    Some(Heard { tag: call.tag, came, status: head.status, cookie, decision, body })
+    Heard { tag, came, status: head.status, cookie, decision, body }
 }
 
 /// Waits until nothing is under way, and looks at what is left.
-async fn drain(dispatch: &Arc<Dispatch<Shaky, Fake>>, world: &World, policy: &Policy) {
+async fn drain<S: Store>(dispatch: &Arc<Dispatch<Shaky<S>, Fake>>, world: &World) {
+    let policy = &world.policy;
     let settled = async || {
         loop {
             let counts = dispatch.store.counts();
@@ -1102,7 +1296,7 @@ async fn drain(dispatch: &Arc<Dispatch<Shaky, Fake>>, world: &World, policy: &Po
         sleep(Duration::from_secs(1)).await;
         settled().await;
     };
-    if timeout(Duration::from_secs(3600), all_settled).await.is_err() {
+    if timeout(PATIENCE, all_settled).await.is_err() {
         world.fault(format!("left over: {:?}", dispatch.store.counts()));
     }
     // Those who were told in the last moment are gone in the next; but the store may dawdle between a commit and its word.
@@ -1112,7 +1306,7 @@ async fn drain(dispatch: &Arc<Dispatch<Shaky, Fake>>, world: &World, policy: &Po
         world.fault(format!("callers, deliveries waited on, permits, held names left over: {left:?}"));
     }
     advance(policy.retention + Duration::from_secs(180)).await;
-    while dispatch.store.memory.forget(dispatch.clock_now(), 64).await.unwrap() {}
+    while dispatch.store.engine.forget(dispatch.clock_now(), 64).await.unwrap() {}
     let counts = dispatch.store.counts();
     if counts.transactions > counts.review * 3 {
         world.fault(format!("remembered for ever: {counts:?}"));
