@@ -43,6 +43,11 @@ set_up() {
   has apache2 || has /usr/sbin/apache2 || need apache2-bin
   has curl || need curl
   has h2load || need nghttp2-client
+  # Lookups are tried on real servers. These packages start none; PostgreSQL's would, but for the line that `quiet_postgres`
+  # writes.
+  has mariadbd || has /usr/sbin/mariadbd || need mariadb-server-core
+  has my_print_defaults || need mariadb-client-core
+  compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || { step "no PostgreSQL of the machine's own" quiet_postgres; need postgresql; }
   # They are asked what they make of our completions.
   for shell in fish zsh; do has "$shell" || need "$shell"; done
   [ "${#missing[@]}" = 0 ] || step "Debian packages: ${missing[*]}" packages
@@ -52,6 +57,13 @@ set_up() {
     fetch prometheus /usr/bin/promtool /usr/bin/prometheus
   has nginx || has /usr/sbin/nginx || step "nginx, out of Debian's package (once)" fetch nginx /usr/sbin/nginx
   has cargo-deny || step "cargo-deny (once, about two minutes)" cargo install --locked cargo-deny
+}
+
+# Installed as it is, it would make a database and start a server.
+quiet_postgres() {
+  on_debian postgresql
+  as_root mkdir -p /etc/postgresql-common/createcluster.d
+  echo "create_main_cluster = false" | as_root tee /etc/postgresql-common/createcluster.d/none.conf >/dev/null
 }
 
 missing=()

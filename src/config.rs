@@ -2,6 +2,7 @@
 
 pub mod change;
 pub mod keys;
+mod lookup;
 pub mod options;
 pub mod provider;
 pub mod report;
@@ -61,6 +62,8 @@ pub struct Config {
     pub admin: AdminOptions,
     /// What is logged.
     pub log: LogOptions,
+    /// The app's own database, if it may be asked.
+    pub lookup: Option<crate::lookup::Options>,
     /// What the user has of each provider.
     pub providers: Vec<ProviderOptions>,
     /// Which requests are callbacks, and what is done with them.
@@ -225,6 +228,7 @@ fn read(preset: Option<&'static str>, mut documents: Vec<Document>, world: &Worl
         acme,
         store,
         admin: AdminOptions::read(&mut Section::open("admin", &documents, report), world),
+        lookup: lookup::read(&mut Section::open("lookup", &documents, report), world),
         log: options::read_log(&mut Section::open("log", &documents, report)),
         upstream,
         providers,

@@ -36,6 +36,7 @@ use crate::{
     },
     inquiry::Inquiry,
     intake::{Intake, reading::Rulebook},
+    lookup::Lookup,
     outbound::Outbound,
     provider::{PROVIDERS, contract::Secret, generic::GENERIC},
     rule::ProviderChoice,
@@ -68,6 +69,8 @@ pub struct Running {
     control: Control,
     road: Box<dyn Road>,
     upstream: Arc<Upstream>,
+    lookup: Option<Arc<Lookup>>,
+    clock: SteadyClock,
     desk: Desk,
     /// What is logged; a gate that is part of something else leaves that alone.
     log: Option<LogControl>,
@@ -142,11 +145,13 @@ async fn stand<S: Store>(
     let dispatch = Dispatch::new(store, Arc::clone(&upstream), clock, Arc::clone(&metrics), dispatch_options(&config));
     let intake = Intake::new(Arc::clone(&dispatch));
     foresee(&config, &metrics);
+    let lookup = looker(&config, clock, &metrics)?;
     if let Some(outbound) = asker(&config)? {
         intake.inquiry().through(outbound);
     }
     let options = reception_options(&config);
-    let reception = Reception::new(rulebook(&config), Arc::clone(&intake), Arc::clone(&upstream), options);
+    let reception =
+        Reception::new(rulebook(&config, lookup.clone()), Arc::clone(&intake), Arc::clone(&upstream), options);
     let rules = Arc::clone(&reception);
 
     let (stop, stopped) = watch::channel(false);
@@ -176,6 +181,8 @@ async fn stand<S: Store>(
         control,
         road: Box::new(Parts { reception, inquiry: Arc::clone(intake.inquiry()), dispatch, api }),
         upstream,
+        lookup,
+        clock,
         desk: Desk::default(),
         log: None,
         trying: None,
@@ -401,6 +408,13 @@ fn asker(config: &Config) -> anyhow::Result<Option<Outbound>> {
     }
     let outbound = Outbound::new(None).context("providers can't be asked (provider.NAME.api_keys)")?;
     Ok(Some(outbound))
+}
+
+/// Who asks the app's own database, if it may be asked.
+fn looker(config: &Config, clock: SteadyClock, metrics: &Arc<Metrics>) -> anyhow::Result<Option<Arc<Lookup>>> {
+    let Some(options) = config.lookup.clone() else { return Ok(None) };
+    metrics.foresee_lookups();
+    Lookup::new(options, clock, Arc::clone(metrics)).map(Some).context("the database can't be asked (lookup.ca)")
 }
 
 async fn show_gauges<S: Store>(

@@ -3,7 +3,7 @@
 //! Whatever goes wrong, the caller hears that nothing is known; a callback is then dealt with as if nobody could be asked.
 
 mod accounts;
-mod breaker;
+pub mod breaker;
 mod rounds;
 mod showing;
 mod sources;

@@ -3,6 +3,7 @@
 mod asking;
 mod keeping;
 mod learning;
+mod looking;
 mod missing;
 mod noted;
 mod patience;

@@ -24,6 +24,8 @@ pub mod permit;
 pub mod dispatch;
 
 // Hands: whom we ask, what is kept, what is counted, the connections to the app, the files that may change.
+pub mod lookup;
+
 pub mod inquiry;
 pub mod store;
 pub mod telemetry;

@@ -33,6 +33,9 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// The most of an answer that is read, in bytes.
 const BODY: usize = 1 << 20;
 
+/// What is spoken with who speaks HTTP.
+pub const HTTP: &[&[u8]] = &[b"http/1.1"];
+
 /// Nobody can be told apart from an impostor.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
@@ -52,44 +55,50 @@ pub enum TrustError {
     Tls(#[from] rustls::Error),
 }
 
-/// TLS towards whom the authorities in the file `ca` vouch for, or the machine's own.
+/// TLS towards whom the authorities in the file `ca` vouch for, or the machine's own, for one of these protocols.
 ///
 /// # Errors
 /// If there are none.
-pub fn trust(ca: Option<&Path>) -> Result<TlsConnector, TrustError> {
-    let roots = match ca {
-        Some(path) => roots_from(path)?,
-        None => native_roots()?,
-    };
+pub fn trust(ca: Option<&Path>, protocols: &[&[u8]]) -> Result<TlsConnector, TrustError> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(authorities(ca)?);
     let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
-fn roots_from(path: &Path) -> Result<RootCertStore, TrustError> {
-    let fault = |why: String| TrustError::Ca { path: path.to_owned(), why };
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|e| fault(e.to_string()))? {
-        let certificate = certificate.map_err(|e| fault(e.to_string()))?;
-        roots.add(certificate).map_err(|e| fault(e.to_string()))?;
+/// The certificates of the authorities in the file `ca`, or of the machine's own; each can vouch for somebody.
+///
+/// # Errors
+/// If there are none.
+pub fn authorities(ca: Option<&Path>) -> Result<Vec<CertificateDer<'static>>, TrustError> {
+    match ca {
+        Some(path) => authorities_in(path),
+        None => native_authorities(),
     }
-    if roots.is_empty() {
-        return Err(fault("no certificate in it".to_owned()));
-    }
-    Ok(roots)
 }
 
-fn native_roots() -> Result<RootCertStore, TrustError> {
-    let found = rustls_native_certs::load_native_certs();
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(found.certs);
-    if roots.is_empty() {
+fn authorities_in(path: &Path) -> Result<Vec<CertificateDer<'static>>, TrustError> {
+    let fault = |why: String| TrustError::Ca { path: path.to_owned(), why };
+    let mut found = Vec::new();
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|e| fault(e.to_string()))? {
+        let certificate = certificate.map_err(|e| fault(e.to_string()))?;
+        RootCertStore::empty().add(certificate.clone()).map_err(|e| fault(e.to_string()))?;
+        found.push(certificate);
+    }
+    if found.is_empty() { Err(fault("no certificate in it".to_owned())) } else { Ok(found) }
+}
+
+fn native_authorities() -> Result<Vec<CertificateDer<'static>>, TrustError> {
+    let mut found = rustls_native_certs::load_native_certs();
+    found.certs.retain(|certificate| RootCertStore::empty().add(certificate.clone()).is_ok());
+    if found.certs.is_empty() {
         return Err(TrustError::NoRoots(found.errors.first().map_or_else(String::new, ToString::to_string)));
     }
-    Ok(roots)
+    Ok(found.certs)
 }
 
 /// Why a request has no answer.
@@ -130,7 +139,7 @@ impl Outbound {
     /// # Errors
     /// If there are none.
     pub fn new(ca: Option<&Path>) -> Result<Self, TrustError> {
-        Ok(Self { tls: trust(ca)? })
+        Ok(Self { tls: trust(ca, HTTP)? })
     }
 
     /// Sends a request to the absolute URL in it, once, and reads the whole answer. Redirects are answers.

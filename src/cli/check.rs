@@ -4,13 +4,19 @@ use std::{
     io::{self, Write},
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
 };
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::ValueHint;
 
 use super::{counted, enough};
-use crate::config::{Effective, Loaded, World, change::Change};
+use crate::{
+    config::{Config, Effective, Loaded, World, change::Change},
+    lookup::{Lookup, Remark},
+    telemetry::Metrics,
+    time::{Clock, SteadyClock, SystemClock},
+};
 
 /// What `check` is told.
 #[derive(Debug, clap::Args)]
@@ -23,6 +29,10 @@ pub struct Args {
     /// all; and which rules would give callbacks other keys
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub against: Option<PathBuf>,
+    /// Also ask the app's database ([lookup]): whether it lets us in, whether each query works, and whether the user may do
+    /// more than that needs. Nothing is changed there
+    #[arg(long)]
+    pub connect: bool,
 }
 
 /// Reads the configuration and says what is to be said about it.
@@ -41,7 +51,32 @@ pub fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
         };
         enough(tell_change(&Change::between(&before, &after), &mut io::stdout().lock()))?;
     }
+    if args.connect {
+        return connect(after, &mut io::stdout().lock());
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Asks the database, and tells what there is to be said about it.
+fn connect(config: Config, out: &mut impl Write) -> anyhow::Result<ExitCode> {
+    let Some(options) = config.lookup else {
+        enough(writeln!(out, "no database is named (lookup.url), so that none is asked"))?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let clock = SteadyClock::starting_at(SystemClock.now());
+    let remarks = runtime.block_on(async {
+        let lookup = Lookup::new(options, clock, Arc::new(Metrics::new())).context("lookup.ca")?;
+        anyhow::Ok(lookup.examine().await)
+    })?;
+    for Remark { key, message, remedy, is_fault } in &remarks {
+        let sort = if *is_fault { "fault" } else { "warning" };
+        enough(writeln!(out, "{sort}: {key}: {message}; {remedy}"))?;
+    }
+    let faults = remarks.iter().filter(|remark| remark.is_fault).count();
+    let told = (counted(faults, "fault"), counted(remarks.len() - faults, "warning"));
+    enough(writeln!(out, "asked the database: {}, {}", told.0, told.1))?;
+    Ok(if faults == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn tell_change(change: &Change, out: &mut impl Write) -> io::Result<()> {

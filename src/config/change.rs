@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt, mem::discriminant, net::SocketAddr};
 
 use super::{AdminOptions, Config, Engine, GatewayOptions, ProviderOptions, StoreOptions, TlsOptions, UpstreamOptions};
 use crate::{
-    acme,
+    acme, lookup,
     rule::keying::{self, Rekeyed},
     telemetry::LogOptions,
 };
@@ -52,6 +52,7 @@ impl Change {
         change.note("store", store(&before.store, &after.store));
         change.note("admin", admin(&before.admin, &after.admin));
         change.note("log", log(before.log, after.log));
+        change.lookup(before.lookup.as_ref(), after.lookup.as_ref());
         change.note("", [("preset", before.preset != after.preset, Live), ("rule", before.rules != after.rules, Live)]);
         change.providers(&before.providers, &after.providers);
         change.opened = those_not_in(&after.doors(), &before.doors());
@@ -92,6 +93,15 @@ impl Change {
                 Fixed => &mut self.fixed,
             };
             keys.insert(path);
+        }
+    }
+
+    fn lookup(&mut self, before: Option<&lookup::Options>, after: Option<&lookup::Options>) {
+        match (before, after) {
+            (Some(before), Some(after)) => self.note("lookup", lookup(before, after)),
+            (None, None) => {}
+            // There is a database to ask, or none any more.
+            _ => self.note("lookup", [("url", true, Live)]),
         }
     }
 
@@ -208,6 +218,18 @@ fn gateway(a: &GatewayOptions, b: &GatewayOptions) -> [(&'static str, bool, Effe
         ("drain", *drain != b.drain, Live),
         ("threads", *threads != b.threads, Restart),
         ("reuse_port", *reuse_port != b.reuse_port, Restart),
+    ]
+}
+
+fn lookup(a: &lookup::Options, b: &lookup::Options) -> [(&'static str, bool, Effect); 6] {
+    let lookup::Options { url, sort: _, ca, ca_content, timeout, connections, names, booked } = a;
+    [
+        ("url", *url != b.url, Live),
+        ("ca", *ca != b.ca || *ca_content != b.ca_content, Live),
+        ("timeout", *timeout != b.timeout, Live),
+        ("connections", *connections != b.connections, Live),
+        ("names", *names != b.names, Live),
+        ("booked", *booked != b.booked, Live),
     ]
 }
 
@@ -366,7 +388,9 @@ mod tests {
 
     #[test]
     fn of_every_key_it_is_known_how_it_changes() {
-        for section in keys::SECTIONS.iter().filter(|section| !matches!(section.section, "tls" | "provider" | "rule")) {
+        for section in
+            keys::SECTIONS.iter().filter(|section| !matches!(section.section, "tls" | "lookup" | "provider" | "rule"))
+        {
             for key in section.keys {
                 let path = format!("{}.{key}", section.section);
                 let known = OTHERS.iter().any(|(known, ..)| *known == path);
@@ -380,6 +404,33 @@ mod tests {
         let change = change("gateway.listen = ['[::]:1', '[::]:0', '[::]:0']", "gateway.listen = ['[::]:0', '[::]:2']");
         let address = |port: u16| Door { address: ([0_u16; 8], port).into(), tls: false };
         assert_eq!((change.opened, change.closed), (vec![address(2)], vec![address(1), address(0)]));
+    }
+
+    #[test]
+    fn what_is_asked_of_the_database_changes_for_whatever_comes_from_then_on() {
+        let (url, other) =
+            ("lookup.url = { value = 'mysql://o:o@localhost/n' }\n", "lookup.booked = 'SELECT 1 WHERE 1 = ?'\n");
+        let keys: Vec<_> = keys::SECTIONS.iter().filter(|s| s.section == "lookup").flat_map(|s| s.keys).collect();
+        let others = [
+            "url = { value = 'mysql://o:p@localhost/n' }",
+            "ca = '/dev/null'",
+            "timeout = '7ms'",
+            "connections = 7",
+            "names = [{ from = 'reference.mollie', to = 'order', sql = 'SELECT ?' }]",
+            "booked = 'SELECT ?'",
+        ];
+        assert_eq!(keys.len(), others.len());
+        for (key, changed) in keys.iter().zip(others) {
+            let line = format!("lookup.{changed}\n");
+            let after = match **key {
+                "url" => format!("{other}{line}"),
+                "booked" => format!("{url}{line}"),
+                _ => format!("{url}{other}{line}"),
+            };
+            let told = change(&format!("{url}{other}"), &after).live;
+            assert_eq!(told.iter().collect::<Vec<_>>(), [&format!("lookup.{key}")], "{key}");
+        }
+        assert!(change("", &format!("{url}{other}")).live.contains("lookup.url"));
     }
 
     #[test]

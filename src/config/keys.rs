@@ -2,7 +2,7 @@
 
 /// The keys before the first section.
 pub const ROOT: &[&str] =
-    &["preset", "gateway", "tls", "acme", "upstream", "store", "admin", "log", "provider", "rule"];
+    &["preset", "gateway", "tls", "acme", "upstream", "store", "lookup", "admin", "log", "provider", "rule"];
 
 /// A section and its keys.
 pub struct SectionKeys {
@@ -60,6 +60,7 @@ pub const SECTIONS: &[SectionKeys] = &[
         section: "store",
         keys: &["engine", "path", "durable", "keys", "max_remembered", "history", "history_retention"],
     },
+    SectionKeys { section: "lookup", keys: &["url", "ca", "timeout", "connections", "names", "booked"] },
     SectionKeys { section: "admin", keys: &["listen", "token"] },
     SectionKeys { section: "log", keys: &["format", "level", "callbacks"] },
     SectionKeys {

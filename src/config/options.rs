@@ -207,7 +207,7 @@ impl Word for LevelFilter {
 }
 
 /// A bound that is written as a plain number above zero.
-fn bound(section: &mut Section<'_>, key: &str, default: usize) -> usize {
+pub(super) fn bound(section: &mut Section<'_>, key: &str, default: usize) -> usize {
     section.get_with(key, default, |node| NonZeroUsize::read(node).map(NonZeroUsize::get))
 }
 

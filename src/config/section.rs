@@ -124,6 +124,12 @@ impl<'a> Section<'a> {
         })
     }
 
+    /// Whether a key stands anywhere.
+    #[must_use]
+    pub fn has(&self, key: &str) -> bool {
+        self.layers.iter().any(|(_, table)| table.contains_key(key))
+    }
+
     /// The path of a key from the root.
     #[must_use]
     pub fn path_of(&self, key: &str) -> String {

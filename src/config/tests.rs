@@ -86,6 +86,7 @@ fn world() -> World<'static> {
     World {
         env: &|name| match name {
             "UNSET" => None,
+            "APP_DATABASE" => Some("mysql://oncegate:secret@localhost/ninja".to_owned()),
             "ONCEGATE_STORE_KEY" => Some("0a".repeat(32)),
             _ => Some(format!("{name}-value")),
         },
@@ -640,7 +641,9 @@ fn windows_are_compared_with_the_providers_that_one_has() {
     let copied = |provider: &str| {
         let preset = include_str!("invoice-ninja.toml");
         let known = "[gateway]\npublic_url = 'https://pay.example.org'\n";
-        told(&format!("{preset}[provider.{provider}]\nsecrets = [{{ env = 'A' }}]\n{known}"))
+        let text = format!("{preset}[provider.{provider}]\nsecrets = [{{ env = 'A' }}]\n{known}");
+        // It names no database, and says so.
+        told(&text).into_iter().filter(|warning| !warning.contains(" lookup.")).collect::<Vec<_>>()
     };
     for provider in ["stripe", "square", "razorpay"] {
         assert_eq!(copied(provider), Vec::<String>::new(), "{provider}");
@@ -667,6 +670,11 @@ fn what_can_be_read_by_others_or_does_nothing_is_warned_of() {
         ("[[rule]]\non_unknown = 'confirm'", "can ask nobody"),
         ("[[rule]]\nchannel = 'webhook'", "takes every request for a callback"),
         ("[upstream]\nca = '/x.pem'", "only asked about https"),
+        ("[lookup]\nbooked = 'SELECT 1'", "lookup.booked: nothing is asked where no database is named"),
+        ("[lookup]\nurl = { env = 'APP_DATABASE' }", "lookup.url: there is nothing to ask of it"),
+        ("[lookup]\nurl = { value = 'mysql://o:o@db.example/n' }", "lookup.url: a password stands in the file itself"),
+        ("[lookup]\nurl = { value = 'mysql://o:o@db.example/n' }", "travel to another machine unencrypted"),
+        ("[lookup]\nurl = { value = 'postgresql://o:o@db.example/n' }", "travel to another machine unencrypted"),
         ("gateway.reuse_port = true\nstore.engine = 'memory'", "do not know of each other's locks"),
     ] {
         let warnings = warnings(text);

@@ -1,12 +1,13 @@
 //! What each part is told, out of the configuration as a whole.
 
-use std::{num::NonZero, time::Duration};
+use std::{num::NonZero, sync::Arc, time::Duration};
 
 use crate::{
     config::Config,
     dispatch,
     ingress::{listener, reception},
     intake::reading::Rulebook,
+    lookup::Lookup,
     store::memory,
     telemetry::Metrics,
     upstream,
@@ -78,7 +79,7 @@ pub(super) fn reception_options(config: &Config) -> reception::Options {
 }
 
 /// What callbacks are read and decided by.
-pub(super) fn rulebook(config: &Config) -> Rulebook {
+pub(super) fn rulebook(config: &Config, lookup: Option<Arc<Lookup>>) -> Rulebook {
     let keyrings = config.providers.iter().map(|options| (options.provider.name, options.keyring.clone())).collect();
-    Rulebook::new(config.rules.clone(), keyrings, config.upstream.url.clone()).asking(config.apis())
+    Rulebook::new(config.rules.clone(), keyrings, config.upstream.url.clone()).asking(config.apis()).looking_up(lookup)
 }

@@ -12,7 +12,7 @@ use std::{
 use anyhow::bail;
 
 use super::{
-    Running, Tls, asker, desk_of, foresee, listen_key,
+    Running, Tls, asker, desk_of, foresee, listen_key, looker,
     options::{dispatch_options, places, reception_options, rulebook, upstream_options},
     ports::Terms,
 };
@@ -232,6 +232,8 @@ impl Running {
         } else {
             Some(Way::new(upstream_options(after))?)
         };
+        let lookup =
+            if before.lookup == after.lookup { self.lookup.clone() } else { looker(after, self.clock, &self.metrics)? };
         let outbound = if self.road.can_ask() { None } else { asker(after)? };
         let (before_in_app, in_app) = (places(before), places(after));
         if before_in_app != in_app || dispatch_options(before) != dispatch_options(after) {
@@ -246,7 +248,8 @@ impl Running {
         }
         foresee(after, &self.metrics);
         self.road.ask_through(outbound);
-        self.road.change(rulebook(after), reception_options(after));
+        self.road.change(rulebook(after, lookup.clone()), reception_options(after));
+        self.lookup = lookup;
         self.road.expect_token(after.admin.token.as_ref());
         self.drain.send_replace(after.gateway.drain);
         for asked in &change.closed {

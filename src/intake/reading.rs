@@ -13,6 +13,7 @@ use http::{HeaderMap, Method, Uri};
 
 use crate::{
     callback::{Alias, Channel, Event, Key, RequestView, Signature, State},
+    lookup::Lookup,
     provider::{
         self,
         contract::{Keyring, Provider, Unrecognised},
@@ -85,6 +86,8 @@ pub struct Rulebook {
     pub keyrings: Keyrings,
     /// Whom to ask what has become of payments.
     pub apis: Apis,
+    /// The app's own database, if it may be asked.
+    pub lookup: Option<Arc<Lookup>>,
     /// The app, as it stands in keys and names.
     pub(super) upstream: Arc<str>,
     /// Rules that give other keys and names are of another era.
@@ -97,13 +100,19 @@ impl Rulebook {
     pub fn new(rules: Rules, keyrings: Keyrings, upstream: impl Into<Arc<str>>) -> Self {
         let upstream = upstream.into();
         let era = Era(rules.keying(&upstream));
-        Self { rules, keyrings, apis: Apis::new(), upstream, era }
+        Self { rules, keyrings, apis: Apis::new(), lookup: None, upstream, era }
     }
 
     /// The same, with providers that can be asked.
     #[must_use]
     pub fn asking(self, apis: Apis) -> Self {
         Self { apis, ..self }
+    }
+
+    /// The same, with the app's own database.
+    #[must_use]
+    pub fn looking_up(self, lookup: Option<Arc<Lookup>>) -> Self {
+        Self { lookup, ..self }
     }
 }
 
@@ -143,6 +152,8 @@ pub struct Reading {
     pub named: bool,
     /// The names of which its signature or its provider says that they belong together.
     vouched: Vec<LockName>,
+    /// Names that belong together, by what was found in a lookup.
+    pub looked_up: Vec<(LockName, LockName)>,
 }
 
 impl Reading {
@@ -241,7 +252,8 @@ impl Reading {
             _ if signature == Signature::Valid => claimed.names.clone(),
             _ => Vec::new(),
         };
-        Self { provider, signature, statements, policy, claimed, aliases, reference, word, named, vouched }
+        let looked_up = Vec::new();
+        Self { provider, signature, statements, policy, claimed, aliases, reference, word, named, vouched, looked_up }
     }
 
     fn of_return(
@@ -264,7 +276,8 @@ impl Reading {
         let claimed = names.claimed(Channel::Return, policy.lock);
         let (aliases, reference) = (found.aliases, found.reference);
         let (word, named, vouched) = (None, false, Vec::new());
-        Self { provider, signature, statements, policy, claimed, aliases, reference, word, named, vouched }
+        let looked_up = Vec::new();
+        Self { provider, signature, statements, policy, claimed, aliases, reference, word, named, vouched, looked_up }
     }
 
     /// The events as the transition wants them.
@@ -303,13 +316,18 @@ impl Reading {
         self.statements.iter().flatten().filter_map(|statement| statement.policy.patience()).min()
     }
 
-    /// Names that somebody vouches to belong together: whoever signed this callback, or its provider, who was asked.
+    /// Names that somebody vouches to belong together: whoever signed this callback, its provider, who was asked, or the
+    /// app's own database.
     #[must_use]
     pub fn links(&self) -> Vec<(LockName, LockName)> {
         match (self.statements.as_deref(), self.vouched.split_first()) {
             // In a batch nobody could tell which name belongs to which.
-            (Ok([_]), Some((first, others))) => others.iter().map(|other| (*first, *other)).collect(),
-            _ => Vec::new(),
+            (Ok([_]), Some((first, others))) => {
+                let others = others.iter().map(|other| (*first, *other));
+                others.chain(self.looked_up.iter().copied()).collect()
+            }
+            // A lookup vouches for what it found, whoever sent the callback.
+            _ => self.looked_up.clone(),
         }
     }
 
@@ -337,6 +355,7 @@ impl Reading {
     pub fn joined_by(&self, told: bool) -> &'static str {
         match (told, self.claimed.kinds.len() > 1) {
             (_, true) if self.named => "inquiry",
+            (_, true) if !self.looked_up.is_empty() => "lookup",
             (true, _) => "learned",
             (false, true) => "callback",
             (false, false) => "none",

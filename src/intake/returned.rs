@@ -32,7 +32,11 @@ impl<S: Store, A: App> Intake<S, A> {
     pub(super) async fn back(self: Arc<Self>, book: &Rulebook, route: &Route, received: Received) -> Reply<A::Body> {
         let now = self.dispatch.clock_now();
         let started = Instant::now();
-        let reading = Reading::of(route, &received.whole(), book, self.dispatch.clock.wall(now));
+        let mut reading = Reading::of(route, &received.whole(), book, self.dispatch.clock.wall(now));
+        if let Some(lookup) = book.lookup.as_ref().filter(|_| reading.statements.is_ok()) {
+            self.look_up(lookup, book, &mut reading).await;
+            self.remember_links(&reading).await;
+        }
         let mut line = Noted::new(&reading, received.source);
         let why = match &reading.statements {
             Err(why) => why.0.clone(),

@@ -140,6 +140,13 @@ impl<S: Store, A: App> Intake<S, A> {
                 reading = Reading::told(route, &received.whole(), book, wall, Some(&said.event));
             }
         }
+        if let (Some(lookup), None) = (&book.lookup, refused(&reading)) {
+            let began = Instant::now();
+            if self.look_up(lookup, book, &mut reading).await {
+                asked = asked.or(Some(began));
+                now = self.dispatch.clock_now();
+            }
+        }
         let mut line = Noted::new(&reading, source);
         if let Some(asked) = asked {
             line = line.since(asked);

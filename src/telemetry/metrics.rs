@@ -55,6 +55,9 @@ pub const INQUIRIES: [&str; 10] =
 /// What became of a payment that was waited for; the label `result`.
 pub const MISSING: [&str; 6] = ["delivered", "known", "unpaid", "unknown", "placeless", "off"];
 
+/// What came of a question to the app's own database; the label `result`.
+pub const LOOKUPS: [&str; 8] = ["found", "not_found", "refused", "wrong", "failed", "timeout", "resting", "crowded"];
+
 /// How a webhook and a return were found to belong together; the label `by` (`none`: they were kept apart by channel).
 pub const JOINED_BY: [&str; 5] = ["callback", "inquiry", "lookup", "learned", "none"];
 
@@ -91,6 +94,7 @@ pub struct Metrics {
     deliveries: Family<DeliveryLabels, Counter>,
     inquiries: Family<InquiryLabels, Counter>,
     missing: Family<InquiryLabels, Counter>,
+    lookups: Family<ResultLabels, Counter>,
     joined: Family<JoinedLabels, Counter>,
     joined_by: [Counter; JOINED_BY.len()],
     acknowledged: [Counter; 2],
@@ -100,6 +104,8 @@ pub struct Metrics {
     pub delivery_seconds: Histogram,
     /// How long providers took over questions, tries and pauses included.
     pub inquiry_seconds: Histogram,
+    /// How long the app's database took over questions, connections included.
+    pub lookup_seconds: Histogram,
     /// How long webhooks were held before they were forwarded.
     pub hold_seconds: Histogram,
     /// What the gate itself took of a callback's time: hold, turn and work, without the app.
@@ -195,6 +201,7 @@ impl Metrics {
                 Family::default(),
             ),
             inquiries: of.add("inquiries", "Questions to providers, by what came of them", Family::default()),
+            lookups: of.add("lookups", "Questions to the app's own database, by what came of them", Family::default()),
             joined_by,
             joined: of.add("joined", "Callbacks, by how the other channel's names were found", joined),
             acknowledged: ["accept", "answer_within"].map(|by| acknowledged.get_or_create_owned(&JoinedLabels { by })),
@@ -213,6 +220,11 @@ impl Metrics {
                 Family::default(),
             ),
             inquiry_seconds: of.add("inquiry_seconds", "How long providers took over questions", Histogram::new(WAITS)),
+            lookup_seconds: of.add(
+                "lookup_seconds",
+                "How long the app's database took over questions",
+                Histogram::new(WAITS),
+            ),
             hold_seconds: of.add("hold_seconds", "How long webhooks were held", Histogram::new(HOLDS)),
             added_latency_seconds: of.add(
                 "added_latency_seconds",
@@ -331,6 +343,11 @@ impl Metrics {
         self.missing.get_or_create(&InquiryLabels { provider, result }).inc();
     }
 
+    /// Counts one question to the app's database (see [`LOOKUPS`]).
+    pub fn count_lookup(&self, result: &'static str) {
+        self.lookups.get_or_create(&ResultLabels { result: known(&LOOKUPS, result) }).inc();
+    }
+
     /// Counts one callback by how it was joined (see [`JOINED_BY`]).
     pub fn count_joined(&self, by: &'static str) {
         match JOINED_BY.iter().position(|known| *known == by) {
@@ -432,6 +449,13 @@ impl Metrics {
     pub fn foresee_missing(&self, provider: &'static str) {
         for result in MISSING {
             self.missing.get_or_create_owned(&InquiryLabels { provider, result });
+        }
+    }
+
+    /// Puts what may come of lookups on the page before the first one.
+    pub fn foresee_lookups(&self) {
+        for result in LOOKUPS {
+            self.lookups.get_or_create_owned(&ResultLabels { result });
         }
     }
 

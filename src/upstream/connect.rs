@@ -19,7 +19,7 @@ use super::{
     pool::{Live, Pool},
     stream::Wire,
 };
-use crate::outbound::{TrustError, trust};
+use crate::outbound::{HTTP, TrustError, trust};
 
 /// The app cannot be spoken to as it is configured.
 #[derive(Debug, thiserror::Error)]
@@ -182,7 +182,7 @@ fn target(options: &Options) -> Result<Target, UpstreamError> {
     };
     let tls = if tls {
         let name = ServerName::try_from(name.to_owned()).map_err(|_| fault("this is no name for a certificate"))?;
-        Some((trust(options.ca.as_deref())?, name))
+        Some((trust(options.ca.as_deref(), HTTP)?, name))
     } else {
         None
     };

@@ -22,6 +22,7 @@ mod http2;
 mod inquiry;
 mod languages;
 mod listener;
+mod lookup;
 mod missing;
 mod money;
 mod packaging;

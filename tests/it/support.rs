@@ -5,6 +5,7 @@ pub mod app;
 pub mod authority;
 pub mod backend;
 pub mod curl;
+pub mod database;
 pub mod frames;
 pub mod gate;
 pub mod office;
@@ -19,6 +20,7 @@ pub use self::{
     acme::Double,
     app::App,
     authority::Authority,
+    database::{MariaDb, Postgres},
     gate::Gate,
     office::Office,
     shop::Shop,

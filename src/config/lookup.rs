@@ -1,0 +1,168 @@
+//! What may be asked of the app's own database: its address, and the queries.
+
+use std::{cell::Cell, path::PathBuf, sync::Arc, time::Duration};
+
+use super::{
+    provider::{World, is_written_in_clear, secret},
+    report::Source,
+    section::Section,
+    setting::{Problem, Setting},
+    tree::{Node, Value},
+};
+use crate::{
+    lookup::{NameKind, Naming, Options, Sort},
+    provider::contract::{Secret, SecretKind},
+    watch::Content,
+};
+
+/// How long an answer may take, where nothing is said: an indexed read takes a millisecond, and a webhook waits for it.
+const TIMEOUT: Duration = Duration::from_millis(500);
+/// The longest it may be told to take: the sender of a webhook waits.
+const LONGEST: Duration = Duration::from_secs(5);
+/// How many connections, where nothing is said.
+const CONNECTIONS: usize = 4;
+
+/// Reads `[lookup]`; `None` where no database is named.
+pub fn read(section: &mut Section<'_>, world: &World<'_>) -> Option<Options> {
+    let url = address(section, world);
+    let timeout = section.get_with("timeout", TIMEOUT, |node| match Duration::read(node)? {
+        time if time.is_zero() || time > LONGEST => {
+            Err(Problem::new(format!("{node} is not between 0 and 5s"), "callbacks wait for it: write \"500ms\""))
+        }
+        time => Ok(time),
+    });
+    let connections = super::options::bound(section, "connections", CONNECTIONS);
+    let names = section.find_with("names", |node| namings(node, world));
+    let booked = section.find_with("booked", query);
+    let ca: Option<PathBuf> = section.find("ca");
+    let Some(url) = url else {
+        if is_the_users(section, "names") || is_the_users(section, "booked") {
+            let key = if is_the_users(section, "names") { "names" } else { "booked" };
+            section.warn(key, "nothing is asked where no database is named", "write `url`, or leave it out");
+        }
+        return None;
+    };
+    let text = std::str::from_utf8(url.expose()).unwrap_or_default();
+    let sort = match Options::sort_of(text) {
+        Ok((sort, overheard)) => {
+            if overheard {
+                let message = "the password and the names of payments travel to another machine unencrypted";
+                let remedy = match sort {
+                    Sort::MySql => "add ?require_ssl=true to the address, and `ca` if your authority is your own",
+                    Sort::Postgres => "add ?sslmode=require to the address, and `ca` if your authority is your own",
+                };
+                section.warn("url", message, remedy);
+            }
+            Some(sort)
+        }
+        Err(why) => {
+            let remedy = "write \"mysql://user:password@host/database\" or \"postgresql://user:password@host/database\"; \
+                          in a password, percent-encode what is neither letter nor digit";
+            section.fault("url", format!("this is no address of a database: {why}"), remedy);
+            None
+        }
+    };
+    let (names, booked) = (names.unwrap_or_default(), booked.map(Arc::from));
+    if names.is_empty() && booked.is_none() {
+        section.warn("url", "there is nothing to ask of it", "write `names` or `booked`, or take a preset that does");
+    }
+    let sort = sort?;
+    let (asks, place) = match sort {
+        Sort::MySql => ("?", "MySQL and MariaDB"),
+        Sort::Postgres => ("$1", "PostgreSQL"),
+    };
+    let without = |sql: &str| !sql.contains(asks);
+    for (i, naming) in names.iter().enumerate().filter(|(_, naming)| without(&naming.sql)) {
+        let message = format!("[{i}].sql: nothing in it stands for the {} that is asked with", naming.from);
+        section.fault("names", message, format!("write {asks} where it belongs: {place} take it there"));
+    }
+    if booked.as_deref().is_some_and(without) {
+        let message = "nothing in it stands for the reference that is asked with";
+        section.fault("booked", message, format!("write {asks} where it belongs: {place} take it there"));
+    }
+    let ca_content = ca.as_deref().and_then(|path| match (world.file)(path) {
+        Ok(bytes) => Some(Content::of(&bytes)),
+        Err(error) => {
+            section.fault("ca", format!("the file cannot be read: {error}"), "let the gate's user read it");
+            None
+        }
+    });
+    Some(Options { url, sort, ca, ca_content, timeout, connections, names: names.into(), booked })
+}
+
+/// The address, with its password.
+fn address(section: &mut Section<'_>, world: &World<'_>) -> Option<Secret> {
+    let in_clear = Cell::new(false);
+    let url = section.find_with("url", |node| {
+        in_clear.set(is_written_in_clear(node));
+        let url = secret(node, &|_| SecretKind::Token, world)?;
+        if std::str::from_utf8(url.expose()).is_ok() { Ok(url) } else { Err(no_text()) }
+    });
+    if in_clear.get() {
+        let message = "a password stands in the file itself, for every reader and every backup of it";
+        section.warn("url", message, "write { env = \"NAME\" } or { file = \"/path\" }");
+    }
+    url
+}
+
+fn no_text() -> Problem {
+    Problem::new("the address is no UTF-8 text", "write it as text")
+}
+
+fn is_the_users(section: &Section<'_>, key: &str) -> bool {
+    let origin = section.origin(key);
+    section.has(key) && matches!(origin.source, Source::File(_))
+}
+
+/// The form of a query for names.
+const FORM: &str = "write { from = \"reference.mollie\", to = \"payment_hash\", sql = \"SELECT …\" }";
+
+fn namings(node: &Node, world: &World<'_>) -> Result<Vec<Naming>, Problem> {
+    let Value::List(items) = &node.value else {
+        return Err(Problem::new(format!("{} stands here", node.kind()), format!("{FORM}, in a list")));
+    };
+    let naming = |(i, item): (usize, &Node)| {
+        let placed = |problem: Problem| Problem::new(format!("[{i}]: {}", problem.message), problem.remedy);
+        naming(item, world).map_err(placed)
+    };
+    items.iter().enumerate().map(naming).collect()
+}
+
+fn naming(node: &Node, world: &World<'_>) -> Result<Naming, Problem> {
+    let table = node.as_table().ok_or_else(|| Problem::new(format!("{} is no query", node.kind()), FORM))?;
+    if let Some(key) = table.keys().find(|key| !matches!(key.as_str(), "from" | "to" | "sql")) {
+        return Err(Problem::new(format!("a query has no `{key}`"), FORM));
+    }
+    let part = |key: &str| table.get(key).ok_or_else(|| Problem::new(format!("`{key}` is missing"), FORM));
+    let (from, to) = (kind(part("from")?, world)?, kind(part("to")?, world)?);
+    if from == to {
+        return Err(Problem::new(format!("it leads from {from} to {to}"), "a query leads to names of another kind"));
+    }
+    Ok(Naming { from, to, sql: query(part("sql")?)?.into() })
+}
+
+fn kind(node: &Node, world: &World<'_>) -> Result<NameKind, Problem> {
+    let text = String::read(node)?;
+    match text.split_once('.') {
+        Some(("reference", provider)) => Ok(NameKind::Reference(world.provider(provider)?.name)),
+        None if text == "reference" => {
+            let remedy = "write \"reference.mollie\", or \"reference.generic\" for those that the gate does not know";
+            Err(Problem::new("two providers may use one reference for two payments", remedy))
+        }
+        None if !text.is_empty() => Ok(NameKind::Alias(text.into())),
+        _ => Err(Problem::new(format!("{node} is no kind of name"), "write \"payment_hash\" or \"reference.mollie\"")),
+    }
+}
+
+fn query(node: &Node) -> Result<String, Problem> {
+    let text = String::read(node)?;
+    let begins = text.trim_start().get(..6).is_some_and(|word| {
+        word.eq_ignore_ascii_case("select") || word.get(..5).is_some_and(|word| word.eq_ignore_ascii_case("with "))
+    });
+    let no = |why: &str| Err(Problem::new(format!("{node} is no query: {why}"), "write one \"SELECT … WHERE …\""));
+    match () {
+        () if !begins => no("it begins neither with SELECT nor with WITH"),
+        () if text.contains(';') => no("it is one statement, and no `;` is needed"),
+        () => Ok(text),
+    }
+}

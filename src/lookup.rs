@@ -1,0 +1,276 @@
+//! Asks the app's own database, and only asks: for another name of a payment, and whether it is in the books.
+//!
+//! Whatever goes wrong, the caller hears that nothing is known, which makes a lock wider and settles nothing.
+
+mod examine;
+mod mysql;
+mod options;
+mod pool;
+mod postgres;
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use dashmap::DashMap;
+use tokio::{
+    sync::{OnceCell, Semaphore},
+    time::Instant,
+};
+
+pub use self::examine::Remark;
+pub use self::options::{NameKind, Naming, NoDatabase, Options, Sort};
+use self::pool::Pool;
+use crate::{
+    inquiry::breaker::Breaker,
+    outbound::TrustError,
+    telemetry::Metrics,
+    time::{Clock, SteadyClock},
+};
+
+/// Callbacks that wait for an answer; one more is not asked about.
+const WAITING: usize = 4096;
+/// What one payment may have of one kind of name. A query that finds more does not tell payments apart.
+const MOST_FOUND: usize = 32;
+/// The longest value that is looked for, in bytes; longer ones are no names.
+const LONGEST: usize = 255;
+
+/// Why nothing is known.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Trouble {
+    /// There is no connection, or it broke off.
+    #[error("the database can't be reached: {0}")]
+    Away(String),
+    /// The database lets nobody in by this address.
+    #[error("the database refuses us: {0}")]
+    Refused(String),
+    /// It does not understand the query, or does not allow it.
+    #[error("the query does not work: {0}")]
+    Query(String),
+    /// It took longer than allowed.
+    #[error("the database took too long")]
+    TooSlow,
+    /// It has failed before, and is left alone for a while.
+    #[error("the database has failed before, and is left alone for a while")]
+    Resting,
+    /// Too much is asked already.
+    #[error("too much is asked already")]
+    Crowded,
+}
+
+impl Trouble {
+    /// The word in metrics.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Away(_) => "failed",
+            Self::Refused(_) => "refused",
+            Self::Query(_) => "wrong",
+            Self::TooSlow => "timeout",
+            Self::Resting => "resting",
+            Self::Crowded => "crowded",
+        }
+    }
+
+    /// Whether the next question would meet the same.
+    const fn is_of_the_database(&self) -> bool {
+        matches!(self, Self::Away(_) | Self::Refused(_) | Self::TooSlow)
+    }
+}
+
+/// What a query found: the first column of each row, without those that hold nothing.
+pub type Found = Result<Arc<[String]>, Trouble>;
+
+/// Which of the queries, by its place in the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Which {
+    /// One of `lookup.names`.
+    Name(usize),
+    /// `lookup.booked`.
+    Booked,
+}
+
+/// The database, with what has to be known from one question to the next.
+pub struct Lookup {
+    options: Options,
+    database: Database,
+    /// Questions under way; one more waits for its turn.
+    places: Semaphore,
+    breaker: Mutex<Breaker>,
+    /// What is being asked: whoever wants to know the same waits for the same answer.
+    under_way: DashMap<(Which, String), Arc<OnceCell<Found>>>,
+    waiting: AtomicUsize,
+    /// Which queries have been told to be wrong.
+    told: Vec<AtomicBool>,
+    clock: SteadyClock,
+    metrics: Arc<Metrics>,
+}
+
+enum Database {
+    MySql(Pool<mysql::MySql>),
+    Postgres(Box<Pool<postgres::Postgres>>),
+}
+
+impl Lookup {
+    /// Nothing is asked before the first question.
+    ///
+    /// # Errors
+    ///
+    /// When there are no authorities by which the database could be told from an impostor.
+    pub fn new(options: Options, clock: SteadyClock, metrics: Arc<Metrics>) -> Result<Arc<Self>, TrustError> {
+        let database = match options.sort {
+            Sort::MySql => Database::MySql(Pool::new(mysql::MySql::new(&options)?)),
+            Sort::Postgres => Database::Postgres(Box::new(Pool::new(postgres::Postgres::new(&options)?))),
+        };
+        let told = (0..=options.names.len()).map(|_| AtomicBool::default()).collect();
+        let places = Semaphore::new(options.connections);
+        let (breaker, under_way, waiting) = (Mutex::default(), DashMap::new(), AtomicUsize::new(0));
+        Ok(Arc::new(Self { options, database, places, breaker, under_way, waiting, told, clock, metrics }))
+    }
+
+    /// What may be asked.
+    #[must_use]
+    pub const fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// What the query finds for this value, within the time limit. Who asks the same at once shares one question: names
+    /// stay as they are, and one that was not there yet makes a lock too wide and nothing else.
+    pub async fn ask(self: &Arc<Self>, which: Which, value: &str) -> Found {
+        if value.len() > LONGEST {
+            return Ok(Arc::new([]));
+        }
+        let Some(_seat) = Seat::take(&self.waiting) else { return Err(self.count(Trouble::Crowded)) };
+        let key = (which, value.to_owned());
+        let cell = Arc::clone(self.under_way.entry(key.clone()).or_default().value());
+        let asked = cell.get_or_init(|| self.put(which, value)).await.clone();
+        self.under_way.remove_if(&key, |_, current| Arc::ptr_eq(current, &cell));
+        asked
+    }
+
+    /// Whether this payment is in the books; by a question of its own, for a moment ago it may not have been.
+    ///
+    /// # Errors
+    ///
+    /// [`Trouble`], when nobody can tell.
+    pub async fn is_booked(&self, reference: &str) -> Result<bool, Trouble> {
+        self.put(Which::Booked, reference).await.map(|rows| !rows.is_empty())
+    }
+
+    /// Puts one question, and counts what came of it.
+    async fn put(&self, which: Which, value: &str) -> Found {
+        let started = Instant::now();
+        let deadline = started + self.options.timeout;
+        // Who waits in vain for his turn has learned nothing of the database.
+        let place = match tokio::time::timeout_at(deadline, self.places.acquire()).await {
+            Ok(Ok(place)) => place,
+            Ok(Err(_)) | Err(_) => return Err(self.count(Trouble::Crowded)),
+        };
+        if !lock(&self.breaker).admits(self.clock.now()) {
+            return Err(self.count(Trouble::Resting));
+        }
+        let asked = tokio::time::timeout_at(deadline, self.query(which, value)).await;
+        drop(place);
+        self.metrics.lookup_seconds.observe(started.elapsed().as_secs_f64());
+        match asked.unwrap_or(Err(Trouble::TooSlow)) {
+            Ok(found) => {
+                lock(&self.breaker).well();
+                self.metrics.count_lookup(if found.is_empty() { "not_found" } else { "found" });
+                Ok(found.into())
+            }
+            Err(trouble) => {
+                self.tell(which, &trouble);
+                if trouble.is_of_the_database() {
+                    lock(&self.breaker).failed(self.clock.now());
+                } else {
+                    lock(&self.breaker).well();
+                }
+                Err(self.count(trouble))
+            }
+        }
+    }
+
+    async fn query(&self, which: Which, value: &str) -> Result<Vec<String>, Trouble> {
+        let sql = match which {
+            Which::Name(place) => self.options.names.get(place).map(|naming| &*naming.sql),
+            Which::Booked => self.options.booked.as_deref(),
+        };
+        let Some(sql) = sql else { return Err(Trouble::Query("there is none".to_owned())) };
+        let found = match &self.database {
+            Database::MySql(pool) => pool.ask(sql, value).await?,
+            Database::Postgres(pool) => pool.ask(sql, value).await?,
+        };
+        if found.len() > MOST_FOUND {
+            let why = format!("it finds more than {MOST_FOUND} rows for one value");
+            return Err(Trouble::Query(why));
+        }
+        Ok(found.into_iter().filter(|value| !value.is_empty()).collect())
+    }
+
+    fn count(&self, trouble: Trouble) -> Trouble {
+        self.metrics.count_lookup(trouble.as_str());
+        trouble
+    }
+
+    fn key_of(&self, which: Which) -> String {
+        match which {
+            Which::Name(place) => format!("lookup.names[{place}].sql"),
+            Which::Booked => "lookup.booked".to_owned(),
+        }
+    }
+
+    /// A query that does not work is told once: it would not the next time either.
+    fn tell(&self, which: Which, trouble: &Trouble) {
+        let key = self.key_of(which);
+        let place = match which {
+            Which::Name(place) => place,
+            Which::Booked => self.options.names.len(),
+        };
+        if let Trouble::Query(why) = trouble {
+            if !self.told[place].swap(true, Ordering::Relaxed) {
+                tracing::error!(
+                    key,
+                    why,
+                    "a query does not work: correct it, and try it with `oncegate check --connect`"
+                );
+            }
+        } else {
+            tracing::warn!(key, %trouble, "a question to the app's database has no answer");
+        }
+    }
+}
+
+/// A place among those who wait for an answer.
+struct Seat<'a>(&'a AtomicUsize);
+
+impl<'a> Seat<'a> {
+    fn take(waiting: &'a AtomicUsize) -> Option<Self> {
+        let seat = Self(waiting);
+        (waiting.fetch_add(1, Ordering::Relaxed) < WAITING).then_some(seat)
+    }
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How long the database itself lets a query run, in milliseconds: a moment longer than we wait for it.
+fn statement_limit(timeout: Duration) -> u128 {
+    timeout.as_millis() + 100
+}
+
+impl std::fmt::Debug for Lookup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lookup").field("options", &self.options).finish_non_exhaustive()
+    }
+}

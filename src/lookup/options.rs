@@ -1,0 +1,111 @@
+//! What is to be asked, of which database, and how patiently.
+
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+
+use crate::{provider::contract::Secret, watch::Content};
+
+/// What kind of database it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sort {
+    /// MySQL or MariaDB: `mysql://user:password@host/database`.
+    MySql,
+    /// PostgreSQL: `postgresql://user:password@host/database`.
+    Postgres,
+}
+
+/// A kind of name that a payment has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NameKind {
+    /// This provider's id of the payment.
+    Reference(&'static str),
+    /// What rules or providers call so: `payment_hash`.
+    Alias(Arc<str>),
+}
+
+impl NameKind {
+    /// The kind in the two pieces in which locks know it.
+    #[must_use]
+    pub fn pieces(&self) -> [&str; 2] {
+        match self {
+            Self::Reference(provider) => ["reference:", provider],
+            Self::Alias(kind) => [kind, ""],
+        }
+    }
+}
+
+impl fmt::Display for NameKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Reference(provider) => write!(f, "reference.{provider}"),
+            Self::Alias(kind) => f.write_str(kind),
+        }
+    }
+}
+
+/// A query that leads from one name of a payment to others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Naming {
+    /// What it is asked with.
+    pub from: NameKind,
+    /// What it finds.
+    pub to: NameKind,
+    /// The query.
+    pub sql: Arc<str>,
+}
+
+/// Everything that is to be known of the app's database.
+#[derive(Clone, PartialEq)]
+pub struct Options {
+    /// Where it is, with the password.
+    pub url: Secret,
+    /// What it is, by the address.
+    pub sort: Sort,
+    /// A PEM file with the authorities to trust instead of the machine's own.
+    pub ca: Option<PathBuf>,
+    /// What stood in it when this was read.
+    pub ca_content: Option<Content>,
+    /// How long an answer may take.
+    pub timeout: Duration,
+    /// How many connections there are at once.
+    pub connections: usize,
+    /// The queries for names.
+    pub names: Arc<[Naming]>,
+    /// The query that finds a row if a payment is booked.
+    pub booked: Option<Arc<str>>,
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options").field("sort", &self.sort).field("names", &self.names).finish_non_exhaustive()
+    }
+}
+
+/// An address that leads to no database.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoDatabase {
+    /// It begins like none that we know.
+    #[error("it begins neither with mysql:// nor with postgresql://")]
+    Scheme,
+    /// Something else is wrong with it; the password is not told.
+    #[error("{0}")]
+    Wrong(String),
+}
+
+impl Options {
+    /// What kind of database an address leads to, if it is in order, and whether what is said there can be overheard.
+    ///
+    /// # Errors
+    ///
+    /// [`NoDatabase`].
+    pub fn sort_of(url: &str) -> Result<(Sort, bool), NoDatabase> {
+        match url.split_once("://").map(|(scheme, _)| scheme) {
+            Some("mysql" | "mariadb") => Ok((Sort::MySql, super::mysql::is_overheard(url)?)),
+            Some("postgresql" | "postgres") => Ok((Sort::Postgres, super::postgres::is_overheard(url)?)),
+            _ => Err(NoDatabase::Scheme),
+        }
+    }
+
+    pub(super) fn address(&self) -> &str {
+        std::str::from_utf8(self.url.expose()).unwrap_or_default()
+    }
+}
