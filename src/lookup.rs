@@ -1,6 +1,6 @@
-//! Asks the app's own database, and only asks: for another name of a payment, and whether it is in the books.
+//! Asks the app's own database, and only asks: for another name of a payment.
 //!
-//! Whatever goes wrong, the caller hears that nothing is known, which makes a lock wider and settles nothing.
+//! Whatever goes wrong, the caller hears that nothing is known, which makes a lock wider.
 
 mod examine;
 mod mysql;
@@ -85,15 +85,6 @@ impl Trouble {
 /// What a query found: the first column of each row, without those that hold nothing.
 pub type Found = Result<Arc<[String]>, Trouble>;
 
-/// Which of the queries, by its place in the configuration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Which {
-    /// One of `lookup.names`.
-    Name(usize),
-    /// `lookup.booked`.
-    Booked,
-}
-
 /// The database, with what has to be known from one question to the next.
 pub struct Lookup {
     options: Options,
@@ -102,7 +93,7 @@ pub struct Lookup {
     places: Semaphore,
     breaker: Mutex<Breaker>,
     /// What is being asked: whoever wants to know the same waits for the same answer.
-    under_way: DashMap<(Which, String), Arc<OnceCell<Found>>>,
+    under_way: DashMap<(usize, String), Arc<OnceCell<Found>>>,
     waiting: AtomicUsize,
     /// Which queries have been told to be wrong.
     told: Vec<AtomicBool>,
@@ -126,7 +117,7 @@ impl Lookup {
             Sort::MySql => Database::MySql(Pool::new(mysql::MySql::new(&options)?)),
             Sort::Postgres => Database::Postgres(Box::new(Pool::new(postgres::Postgres::new(&options)?))),
         };
-        let told = (0..=options.names.len()).map(|_| AtomicBool::default()).collect();
+        let told = (0..options.names.len()).map(|_| AtomicBool::default()).collect();
         let places = Semaphore::new(options.connections);
         let (breaker, under_way, waiting) = (Mutex::default(), DashMap::new(), AtomicUsize::new(0));
         Ok(Arc::new(Self { options, database, places, breaker, under_way, waiting, told, clock, metrics }))
@@ -138,43 +129,34 @@ impl Lookup {
         &self.options
     }
 
-    /// What the query finds for this value, within the time limit. Who asks the same at once shares one question: names
+    /// What the query at this place of `lookup.names` finds for this value, within the time limit. Who asks the same at once shares one question: names
     /// stay as they are, and one that was not there yet makes a lock too wide and nothing else.
-    pub async fn ask(self: &Arc<Self>, which: Which, value: &str) -> Found {
+    pub async fn ask(&self, place: usize, value: &str) -> Found {
         if value.len() > LONGEST {
             return Ok(Arc::new([]));
         }
         let Some(_seat) = Seat::take(&self.waiting) else { return Err(self.count(Trouble::Crowded)) };
-        let key = (which, value.to_owned());
+        let key = (place, value.to_owned());
         let cell = Arc::clone(self.under_way.entry(key.clone()).or_default().value());
-        let asked = cell.get_or_init(|| self.put(which, value)).await.clone();
+        let asked = cell.get_or_init(|| self.put(place, value)).await.clone();
         self.under_way.remove_if(&key, |_, current| Arc::ptr_eq(current, &cell));
         asked
     }
 
-    /// Whether this payment is in the books; by a question of its own, for a moment ago it may not have been.
-    ///
-    /// # Errors
-    ///
-    /// [`Trouble`], when nobody can tell.
-    pub async fn is_booked(&self, reference: &str) -> Result<bool, Trouble> {
-        self.put(Which::Booked, reference).await.map(|rows| !rows.is_empty())
-    }
-
     /// Puts one question, and counts what came of it.
-    async fn put(&self, which: Which, value: &str) -> Found {
+    async fn put(&self, place: usize, value: &str) -> Found {
         let started = Instant::now();
         let deadline = started + self.options.timeout;
         // Who waits in vain for his turn has learned nothing of the database.
-        let place = match tokio::time::timeout_at(deadline, self.places.acquire()).await {
-            Ok(Ok(place)) => place,
+        let turn = match tokio::time::timeout_at(deadline, self.places.acquire()).await {
+            Ok(Ok(turn)) => turn,
             Ok(Err(_)) | Err(_) => return Err(self.count(Trouble::Crowded)),
         };
         if !lock(&self.breaker).admits(self.clock.now()) {
             return Err(self.count(Trouble::Resting));
         }
-        let asked = tokio::time::timeout_at(deadline, self.query(which, value)).await;
-        drop(place);
+        let asked = tokio::time::timeout_at(deadline, self.query(place, value)).await;
+        drop(turn);
         self.metrics.lookup_seconds.observe(started.elapsed().as_secs_f64());
         match asked.unwrap_or(Err(Trouble::TooSlow)) {
             Ok(found) => {
@@ -183,7 +165,7 @@ impl Lookup {
                 Ok(found.into())
             }
             Err(trouble) => {
-                self.tell(which, &trouble);
+                self.tell(place, &trouble);
                 if trouble.is_of_the_database() {
                     lock(&self.breaker).failed(self.clock.now());
                 } else {
@@ -194,12 +176,10 @@ impl Lookup {
         }
     }
 
-    async fn query(&self, which: Which, value: &str) -> Result<Vec<String>, Trouble> {
-        let sql = match which {
-            Which::Name(place) => self.options.names.get(place).map(|naming| &*naming.sql),
-            Which::Booked => self.options.booked.as_deref(),
+    async fn query(&self, place: usize, value: &str) -> Result<Vec<String>, Trouble> {
+        let Some(Naming { sql, .. }) = self.options.names.get(place) else {
+            return Err(Trouble::Query("there is none".to_owned()));
         };
-        let Some(sql) = sql else { return Err(Trouble::Query("there is none".to_owned())) };
         let found = match &self.database {
             Database::MySql(pool) => pool.ask(sql, value).await?,
             Database::Postgres(pool) => pool.ask(sql, value).await?,
@@ -216,20 +196,13 @@ impl Lookup {
         trouble
     }
 
-    fn key_of(&self, which: Which) -> String {
-        match which {
-            Which::Name(place) => format!("lookup.names[{place}].sql"),
-            Which::Booked => "lookup.booked".to_owned(),
-        }
+    fn key_of(place: usize) -> String {
+        format!("lookup.names[{place}].sql")
     }
 
     /// A query that does not work is told once: it would not the next time either.
-    fn tell(&self, which: Which, trouble: &Trouble) {
-        let key = self.key_of(which);
-        let place = match which {
-            Which::Name(place) => place,
-            Which::Booked => self.options.names.len(),
-        };
+    fn tell(&self, place: usize, trouble: &Trouble) {
+        let key = Self::key_of(place);
         if let Trouble::Query(why) = trouble {
             if !self.told[place].swap(true, Ordering::Relaxed) {
                 tracing::error!(

@@ -29,7 +29,7 @@ pub struct Args {
     /// all; and which rules would give callbacks other keys
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub against: Option<PathBuf>,
-    /// Also ask the app's database ([lookup]): whether it lets us in, whether each query works, and whether the user may do
+    /// Also ask the app's database (`lookup.url`): whether it lets us in, whether each query works, and whether the user may do
     /// more than that needs. Nothing is changed there
     #[arg(long)]
     pub connect: bool,

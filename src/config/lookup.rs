@@ -1,6 +1,6 @@
 //! What may be asked of the app's own database: its address, and the queries.
 
-use std::{cell::Cell, path::PathBuf, sync::Arc, time::Duration};
+use std::{cell::Cell, path::PathBuf, time::Duration};
 
 use super::{
     provider::{World, is_written_in_clear, secret},
@@ -33,12 +33,10 @@ pub fn read(section: &mut Section<'_>, world: &World<'_>) -> Option<Options> {
     });
     let connections = super::options::bound(section, "connections", CONNECTIONS);
     let names = section.find_with("names", |node| namings(node, world));
-    let booked = section.find_with("booked", query);
     let ca: Option<PathBuf> = section.find("ca");
     let Some(url) = url else {
-        if is_the_users(section, "names") || is_the_users(section, "booked") {
-            let key = if is_the_users(section, "names") { "names" } else { "booked" };
-            section.warn(key, "nothing is asked where no database is named", "write `url`, or leave it out");
+        if is_the_users(section, "names") {
+            section.warn("names", "nothing is asked where no database is named", "write `url`, or leave it out");
         }
         return None;
     };
@@ -62,9 +60,9 @@ pub fn read(section: &mut Section<'_>, world: &World<'_>) -> Option<Options> {
             None
         }
     };
-    let (names, booked) = (names.unwrap_or_default(), booked.map(Arc::from));
-    if names.is_empty() && booked.is_none() {
-        section.warn("url", "there is nothing to ask of it", "write `names` or `booked`, or take a preset that does");
+    let names = names.unwrap_or_default();
+    if names.is_empty() {
+        section.warn("url", "there is nothing to ask of it", "write `names`, or take a preset that does");
     }
     let sort = sort?;
     let (asks, place) = match sort {
@@ -76,10 +74,6 @@ pub fn read(section: &mut Section<'_>, world: &World<'_>) -> Option<Options> {
         let message = format!("[{i}].sql: nothing in it stands for the {} that is asked with", naming.from);
         section.fault("names", message, format!("write {asks} where it belongs: {place} take it there"));
     }
-    if booked.as_deref().is_some_and(without) {
-        let message = "nothing in it stands for the reference that is asked with";
-        section.fault("booked", message, format!("write {asks} where it belongs: {place} take it there"));
-    }
     let ca_content = ca.as_deref().and_then(|path| match (world.file)(path) {
         Ok(bytes) => Some(Content::of(&bytes)),
         Err(error) => {
@@ -87,7 +81,7 @@ pub fn read(section: &mut Section<'_>, world: &World<'_>) -> Option<Options> {
             None
         }
     });
-    Some(Options { url, sort, ca, ca_content, timeout, connections, names: names.into(), booked })
+    Some(Options { url, sort, ca, ca_content, timeout, connections, names: names.into() })
 }
 
 /// The address, with its password.

@@ -670,7 +670,7 @@ fn what_can_be_read_by_others_or_does_nothing_is_warned_of() {
         ("[[rule]]\non_unknown = 'confirm'", "can ask nobody"),
         ("[[rule]]\nchannel = 'webhook'", "takes every request for a callback"),
         ("[upstream]\nca = '/x.pem'", "only asked about https"),
-        ("[lookup]\nbooked = 'SELECT 1'", "lookup.booked: nothing is asked where no database is named"),
+        ("[lookup]\nnames = []", "lookup.names: nothing is asked where no database is named"),
         ("[lookup]\nurl = { env = 'APP_DATABASE' }", "lookup.url: there is nothing to ask of it"),
         ("[lookup]\nurl = { value = 'mysql://o:o@db.example/n' }", "lookup.url: a password stands in the file itself"),
         ("[lookup]\nurl = { value = 'mysql://o:o@db.example/n' }", "travel to another machine unencrypted"),

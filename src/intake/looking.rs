@@ -12,7 +12,7 @@ use super::{
 use crate::{
     callback::Channel,
     dispatch::App,
-    lookup::{Lookup, NameKind, Naming, Which},
+    lookup::{Lookup, NameKind, Naming},
     store::{Store, Want},
     transaction::{
         effect::{Transition, View},
@@ -41,7 +41,7 @@ impl<S: Store, A: App> Intake<S, A> {
             .collect();
         let asked = !questions.is_empty();
         for (place, naming, value) in questions {
-            if let Ok(found) = lookup.ask(Which::Name(place), &value).await {
+            if let Ok(found) = lookup.ask(place, &value).await {
                 take(reading, book, naming, &value, &found);
             }
         }

@@ -1,6 +1,6 @@
 //! Tries every query, and says what the user may do beyond what they need; for a person who asks.
 
-use super::{Database, Lookup, Trouble, Which};
+use super::{Database, Lookup, Trouble};
 
 /// Something that a person should know about the database as it is configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,15 +22,13 @@ impl Lookup {
     /// Asks the database itself; nothing is changed there.
     pub async fn examine(&self) -> Vec<Remark> {
         let mut remarks = Vec::new();
-        let mut asked: Vec<_> = (0..self.options.names.len()).map(Which::Name).collect();
-        asked.extend(self.options.booked.is_some().then_some(Which::Booked));
-        for which in asked {
-            let Err(trouble) = self.put(which, NOBODY).await else { continue };
+        for place in 0..self.options.names.len() {
+            let Err(trouble) = self.put(place, NOBODY).await else { continue };
             let (key, remedy) = match &trouble {
                 Trouble::Query(_) => {
-                    (self.key_of(which), "correct it, and let the user read the columns that it names (README.md)")
+                    (Self::key_of(place), "correct it, and let the user read the columns that it names (README.md)")
                 }
-                Trouble::TooSlow => (self.key_of(which), "give it an index to go by, or more time (lookup.timeout)"),
+                Trouble::TooSlow => (Self::key_of(place), "give it an index to go by, or more time (lookup.timeout)"),
                 Trouble::Refused(_) => {
                     ("lookup.url".to_owned(), "correct the user, the password or the database's name")
                 }

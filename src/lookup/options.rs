@@ -70,8 +70,6 @@ pub struct Options {
     pub connections: usize,
     /// The queries for names.
     pub names: Arc<[Naming]>,
-    /// The query that finds a row if a payment is booked.
-    pub booked: Option<Arc<str>>,
 }
 
 impl fmt::Debug for Options {

@@ -266,8 +266,11 @@ async fn check_tries_the_queries_and_tells_of_privileges_that_are_not_needed() {
     let (fine, told) = check(&database.asked());
     let warning = "warning: lookup.url: the user may do more than is needed: it may UPDATE on `ninja`.`payments`; ";
     assert!(fine && told.contains(warning), "{told}");
-    let (fine, told) = check(&format!("{}booked = 'SELECT id FROM invoices WHERE id = ?'\n", database.asked()));
-    assert!(!fine && told.contains("fault: lookup.booked: the query does not work: "), "{told}");
+    let (fine, told) = check(&format!(
+        "{}names = [{{ from = 'reference.mollie', to = 'x', sql = 'SELECT id FROM invoices WHERE id = ?' }}]\n",
+        database.asked()
+    ));
+    assert!(!fine && told.contains("fault: lookup.names[0].sql: the query does not work: "), "{told}");
     let (fine, told) = check(&database.asked().replace("only%2Freads", "guessed"));
     assert!(!fine && told.contains("fault: lookup.url: the database refuses us: "), "{told}");
     assert!(!told.contains("guessed"), "{told}");
@@ -279,7 +282,7 @@ async fn check_tries_the_queries_and_tells_of_privileges_that_are_not_needed() {
     .await;
     let asked = |postgres: &Postgres| {
         format!(
-            "[lookup]\nnames = []\nbooked = 'SELECT 1 FROM orders WHERE reference = $1'\nurl = {{ value = '{}' }}\n",
+            "[lookup]\nnames = [{{ from = 'reference.mollie', to = 'token', sql = 'SELECT token FROM orders WHERE reference = $1' }}]\nurl = {{ value = '{}' }}\n",
             postgres.url("oncegate", "reads")
         )
     };

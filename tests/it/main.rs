@@ -15,6 +15,7 @@ mod dashboards;
 mod demo;
 mod dialect;
 mod exchange;
+mod founding;
 mod fuzz;
 mod gate;
 mod hostile;
