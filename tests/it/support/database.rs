@@ -95,9 +95,10 @@ impl MariaDb {
         format!("mysql://{user}:{password}@localhost/{database}?socket={}", self.folder.path().join("socket").display())
     }
 
-    /// What the configuration says of it.
+    /// What the configuration says of it; with time enough for the slowest machine.
     pub fn asked(&self) -> String {
-        format!("[lookup]\nurl = {{ value = '{}' }}\n", self.url("oncegate", "only/reads", "ninja"))
+        let url = self.url("oncegate", "only/reads", "ninja");
+        format!("[lookup]\ntimeout = '5s'\nurl = {{ value = '{url}' }}\n")
     }
 }
 
