@@ -13,7 +13,7 @@ use crate::{
     },
     outbound::TrustError,
     telemetry::Metrics,
-    watch::{EVERY, Watch},
+    watch::{Content, EVERY, Watch},
 };
 
 /// The pause before files that are just being changed are looked at again, and how often that is done before the usual
@@ -92,8 +92,7 @@ async fn keep_files(files: Vec<(usize, Files)>, shown: Arc<Certificates>, metric
     let mut suspects = files.clone();
     loop {
         for (place, files) in suspects {
-            let loaded = tokio::task::spawn_blocking(move || files.load(|path| std::fs::read(path))).await;
-            if let Ok(loaded) = loaded {
+            if let Some(loaded) = load(files).await {
                 exchange(place, loaded, &shown, &metrics);
             }
         }
@@ -101,6 +100,25 @@ async fn keep_files(files: Vec<(usize, Files)>, shown: Arc<Certificates>, metric
         let touched = |files: &Files| changed.contains(&files.certificate) || changed.contains(&files.key);
         suspects = files.iter().filter(|(_, files)| touched(files)).cloned().collect();
     }
+}
+
+/// Reads a certificate and its key. A pair that cannot be used is read again as long as its files move: it may be replaced by
+/// halves. `None` where all is ending.
+async fn load(files: Files) -> Option<Result<Certificate, FilesError>> {
+    let look = |files: Files| move || [&files.certificate, &files.key].map(|path| Content::at(path));
+    for _ in 0..LOOKS {
+        let read = files.clone();
+        let reading = move || (look(read.clone())(), read.load(|path| std::fs::read(path)));
+        let (before, loaded) = tokio::task::spawn_blocking(reading).await.ok()?;
+        if loaded.is_ok() {
+            return Some(loaded);
+        }
+        tokio::time::sleep(EVERY).await;
+        if tokio::task::spawn_blocking(look(files.clone())).await.ok()? == before {
+            return Some(loaded);
+        }
+    }
+    tokio::task::spawn_blocking(move || files.load(|path| std::fs::read(path))).await.ok()
 }
 
 /// Waits until some have changed and stand still, or keep changing for longer than anybody writes at a pair of files.
