@@ -226,6 +226,20 @@ async fn certificates_change_under_load_and_nobody_notices_but_by_the_new_one() 
 }
 
 #[tokio::test]
+async fn a_pair_that_is_replaced_by_halves_is_taken_when_it_is_whole_and_not_refused_before() {
+    let authority = Authority::new();
+    let pair = authority.issue("pay", &["pay.example"]);
+    let gate = Standing::before("http://127.0.0.1:9", &pair.table("127.0.0.1:0")).await;
+    let (certificate, key) = authority.sign(&["pay.example"]);
+    std::fs::write(&pair.certificate, certificate).unwrap();
+    // Long enough for a look in between, in most runs; short enough to be taken for one change.
+    tokio::time::sleep(Duration::from_millis(800)).await;
+    std::fs::write(&pair.key, key).unwrap();
+    gate.until("it is taken", || gate.figure("certificate_reloads_total{result=\"taken\"}") == 1.0).await;
+    assert_eq!(gate.figure("certificate_reloads_total{result=\"refused\"}"), 0.0);
+}
+
+#[tokio::test]
 async fn files_that_do_not_fit_together_are_refused_and_the_old_certificate_stays() {
     let authority = Authority::new();
     let pair = authority.issue("pay", &["pay.example"]);
