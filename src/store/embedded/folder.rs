@@ -6,7 +6,7 @@
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
-    io::{self, Read, Write},
+    io::{self, Write},
     os::unix::fs::{DirBuilderExt, FileExt},
     panic::AssertUnwindSafe,
     path::{Path, PathBuf},
@@ -125,19 +125,16 @@ impl Folder {
             let (Some(name), true) = (journal.file_name(), journal.extension().is_some_and(|end| end == "jnl")) else {
                 continue;
             };
-            let mut bytes = Vec::new();
-            File::open(&journal)?.read_to_end(&mut bytes)?;
-            // The room that was set aside for it and is not written yet.
-            let written = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-            let copy = self.path.join("copy");
-            write_whole(&copy, &bytes[..written]).map_err(|error| {
+            let (original, copy) = (File::open(&journal)?, self.path.join("copy"));
+            let end = written_end(&original)?;
+            copy_anew(&original, end, &copy).map_err(|error| {
                 // Half of it would only take the room that others wait for.
                 _ = fs::remove_file(&copy);
                 let kind = error.kind();
                 if kind != io::ErrorKind::StorageFull {
                     return error;
                 }
-                let needed = written.div_ceil(1 << 20);
+                let needed = end.div_ceil(1 << 20);
                 io::Error::new(kind, format!("{error}; to be opened it needs {needed} MiB of room"))
             })?;
             fs::hard_link(&journal, aside.join(name))?;
@@ -424,6 +421,37 @@ fn not_ours(path: &Path) -> impl FnOnce(io::Error) -> DiskError + use<> {
     }
 }
 
+/// So much of a journal is in memory at a time.
+const CHUNK: usize = 1 << 16;
+
+/// Where what was written into a journal ends; what follows is room that was set aside for it.
+fn written_end(journal: &File) -> io::Result<u64> {
+    let (zeroes, mut chunk, mut end) = (vec![0; CHUNK], vec![0; CHUNK], journal.metadata()?.len());
+    while end > 0 {
+        let start = (end - 1) / CHUNK as u64 * CHUNK as u64;
+        let read = &mut chunk[..(end - start) as usize];
+        journal.read_exact_at(read, start)?;
+        // Compared as a whole first, for most of it is empty.
+        if *read != zeroes[..read.len()] {
+            return Ok(start + read.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1));
+        }
+        end = start;
+    }
+    Ok(0)
+}
+
+/// Copies a journal up to there, byte by byte: whoever leaves it to the system may get the same pages once more.
+fn copy_anew(journal: &File, end: u64, into: &Path) -> io::Result<()> {
+    let (mut copy, mut chunk, mut at) = (File::create(into)?, vec![0; CHUNK], 0);
+    while at < end {
+        let read = &mut chunk[..(end - at).min(CHUNK as u64) as usize];
+        journal.read_exact_at(read, at)?;
+        copy.write_all(read)?;
+        at += read.len() as u64;
+    }
+    copy.sync_all()
+}
+
 /// Writes a file anew; it is on the disk when this returns, though its name may not be.
 fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = File::create(path)?;
@@ -433,4 +461,25 @@ fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_journal_is_copied_up_to_the_last_byte_that_was_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let (journal, copy) = (directory.path().join("0.jnl"), directory.path().join("copy"));
+        let chunk = CHUNK as u64;
+        for last in [None, Some(0), Some(9), Some(chunk - 1), Some(chunk), Some(3 * chunk - 1), Some(3 * chunk + 5)] {
+            let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&journal).unwrap();
+            file.set_len(3 * chunk + 6).unwrap();
+            last.into_iter().for_each(|last| file.write_all_at(&[7], last).unwrap());
+            let end = written_end(&file).unwrap();
+            assert_eq!(end, last.map_or(0, |last| last + 1));
+            copy_anew(&file, end, &copy).unwrap();
+            assert!(fs::read(&copy).unwrap() == fs::read(&journal).unwrap()[..end as usize], "up to {end}");
+        }
+    }
 }
