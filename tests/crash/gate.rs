@@ -71,6 +71,12 @@ impl Setup {
         std::fs::write(&self.config, format!("{text}{keys}\n")).unwrap();
     }
 
+    /// Has its webhooks held for so long.
+    pub fn holds(&self, span: &str) {
+        let text = std::fs::read_to_string(&self.config).unwrap();
+        std::fs::write(&self.config, text.replace("hold = '2ms'", &format!("hold = '{span}'"))).unwrap();
+    }
+
     /// Starts it, and waits until it stands.
     pub fn start(&self) -> Gate {
         self.try_start().unwrap_or_else(|log| panic!("the gate does not stand:\n{log}"))
@@ -112,6 +118,11 @@ impl Setup {
 }
 
 impl Gate {
+    /// The number of its process.
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
     /// Whether it has come to an end.
     pub fn is_over(&mut self) -> bool {
         self.0.try_wait().unwrap().is_some()

@@ -142,7 +142,7 @@ pub fn faults(app: &App, providers: &Providers, setup: &Setup, gate: Gate) -> Ve
 
 /// How often the gate noted, by payment, that nobody knows whether the app got an event: in its history, for a line of
 /// the log may be lost with the process.
-fn called_unknown(store: &Path) -> HashMap<String, usize> {
+pub fn called_unknown(store: &Path) -> HashMap<String, usize> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let bounds = memory::Options { history: 1_000_000, ..memory::Options::default() };

@@ -10,6 +10,7 @@ mod app;
 mod disks;
 mod gate;
 mod kill;
+mod points;
 mod power;
 mod providers;
 

@@ -95,6 +95,11 @@ fn tell(event: &str, gate: SocketAddr, wire: &mut Option<TcpStream>, refused: &A
 
 /// The status of the answer, if there is one.
 pub fn say(event: &str, gate: SocketAddr, wire: &mut Option<TcpStream>) -> Option<u16> {
+    hear(event, gate, wire).map(|(status, _)| status)
+}
+
+/// The status of the answer and what it says was decided, if there is one.
+pub fn hear(event: &str, gate: SocketAddr, wire: &mut Option<TcpStream>) -> Option<(u16, String)> {
     let (payment, _) = event.split_once('/')?;
     let stream = match wire {
         Some(stream) => stream,
@@ -107,7 +112,7 @@ pub fn say(event: &str, gate: SocketAddr, wire: &mut Option<TcpStream>) -> Optio
     );
     stream.write_all(request.as_bytes()).ok()?;
     let mut reader = BufReader::new(stream);
-    let (mut line, mut length) = (String::new(), 0);
+    let (mut line, mut length, mut decision) = (String::new(), 0, String::new());
     reader.read_line(&mut line).ok()?;
     let status = line.split(' ').nth(1)?.parse().ok()?;
     loop {
@@ -116,10 +121,13 @@ pub fn say(event: &str, gate: SocketAddr, wire: &mut Option<TcpStream>) -> Optio
         if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
             length = value.trim().parse().ok()?;
         }
+        if let Some(value) = line.to_ascii_lowercase().strip_prefix("oncegate-decision:") {
+            decision = value.trim().to_owned();
+        }
         if line == "\r\n" || line.is_empty() {
             break;
         }
     }
     reader.read_exact(&mut vec![0; length]).ok()?;
-    Some(status)
+    Some((status, decision))
 }
