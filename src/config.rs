@@ -34,6 +34,7 @@ use crate::{
     provider::{contract::Keyring, inquiry::Apis},
     rule::Rules,
     telemetry::LogOptions,
+    transaction::policy::OnUnknown,
     watch::Content,
 };
 
@@ -214,7 +215,13 @@ fn read(preset: Option<&'static str>, mut documents: Vec<Document>, world: &Worl
         section.warn("reuse_port", message, "let systemd keep the sockets between one gate and the next (README.md)");
     }
     let upstream = UpstreamOptions::read(&mut Section::open("upstream", &documents, report), world);
-    let base = windows::base_policy(&upstream, &store.engine);
+    let lookup = lookup::read(&mut Section::open("lookup", &documents, report), world);
+    let mut base = windows::base_policy(&upstream, &store.engine);
+    if lookup.as_ref().is_some_and(|options| !options.booked.is_empty()) {
+        base.on_unknown = OnUnknown::Confirm;
+    } else {
+        rules::check_books(&rules, report);
+    }
     rules::check_engine(&rules, &store.engine, report);
     report.effective.extend(rules::defaults(&base));
     let configured: Vec<_> = providers.iter().map(|options| options.provider).collect();
@@ -228,7 +235,7 @@ fn read(preset: Option<&'static str>, mut documents: Vec<Document>, world: &Worl
         acme,
         store,
         admin: AdminOptions::read(&mut Section::open("admin", &documents, report), world),
-        lookup: lookup::read(&mut Section::open("lookup", &documents, report), world),
+        lookup,
         log: options::read_log(&mut Section::open("log", &documents, report)),
         upstream,
         providers,

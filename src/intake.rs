@@ -1,6 +1,7 @@
 //! From a request that a rule takes for a callback to what its caller hears: read, decide, commit, answer.
 
 mod asking;
+mod confirming;
 mod keeping;
 mod learning;
 mod looking;

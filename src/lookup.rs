@@ -1,6 +1,6 @@
-//! Asks the app's own database, and only asks: for another name of a payment.
+//! Asks the app's own database, and only asks: for another name of a payment, and whether a payment was booked.
 //!
-//! Whatever goes wrong, the caller hears that nothing is known, which makes a lock wider.
+//! Whatever goes wrong, the caller hears that nothing is known, which makes a lock wider, and leaves an unknown unknown.
 
 mod examine;
 mod mysql;
@@ -23,7 +23,7 @@ use tokio::{
 };
 
 pub use self::examine::Remark;
-pub use self::options::{NameKind, Naming, NoDatabase, Options, Sort};
+pub use self::options::{Booking, NameKind, Naming, NoDatabase, Options, Sort};
 use self::pool::Pool;
 use crate::{
     inquiry::breaker::Breaker,
@@ -117,7 +117,7 @@ impl Lookup {
             Sort::MySql => Database::MySql(Pool::new(mysql::MySql::new(&options)?)),
             Sort::Postgres => Database::Postgres(Box::new(Pool::new(postgres::Postgres::new(&options)?))),
         };
-        let told = (0..options.names.len()).map(|_| AtomicBool::default()).collect();
+        let told = options.queries().map(|_| AtomicBool::default()).collect();
         let places = Semaphore::new(options.connections);
         let (breaker, under_way, waiting) = (Mutex::default(), DashMap::new(), AtomicUsize::new(0));
         Ok(Arc::new(Self { options, database, places, breaker, under_way, waiting, told, clock, metrics }))
@@ -141,6 +141,27 @@ impl Lookup {
         let asked = cell.get_or_init(|| self.put(place, value)).await.clone();
         self.under_way.remove_if(&key, |_, current| Arc::ptr_eq(current, &cell));
         asked
+    }
+
+    /// Whether the app has booked the payment that this provider calls so; `None` where no query tells. Nobody shares an answer:
+    /// it is about the time at which it was asked for.
+    pub async fn is_booked(&self, provider: &str, reference: &str) -> Option<Result<bool, Trouble>> {
+        let at = self.options.booked.iter().position(|booking| booking.provider == provider)?;
+        let place = self.options.names.len() + at;
+        if reference.len() > LONGEST {
+            return Some(Err(Trouble::Query("the reference is too long to be looked for".to_owned())));
+        }
+        Some(match self.put(place, reference).await {
+            Ok(found) if found.is_empty() => Ok(false),
+            // Databases compare in ways of their own: what is another's, or may be, confirms nothing.
+            Ok(found) if found.iter().all(|found| found != reference) => {
+                let trouble = Trouble::Query("it finds others than the reference that it was asked with".to_owned());
+                self.tell(place, &trouble);
+                Err(trouble)
+            }
+            Ok(_) => Ok(true),
+            Err(trouble) => Err(trouble),
+        })
     }
 
     /// Puts one question, and counts what came of it.
@@ -177,7 +198,7 @@ impl Lookup {
     }
 
     async fn query(&self, place: usize, value: &str) -> Result<Vec<String>, Trouble> {
-        let Some(Naming { sql, .. }) = self.options.names.get(place) else {
+        let Some(sql) = self.options.queries().nth(place) else {
             return Err(Trouble::Query("there is none".to_owned()));
         };
         let found = match &self.database {
@@ -196,13 +217,16 @@ impl Lookup {
         trouble
     }
 
-    fn key_of(place: usize) -> String {
-        format!("lookup.names[{place}].sql")
+    fn key_of(&self, place: usize) -> String {
+        match place.checked_sub(self.options.names.len()) {
+            None => format!("lookup.names[{place}].sql"),
+            Some(place) => format!("lookup.booked[{place}].sql"),
+        }
     }
 
     /// A query that does not work is told once: it would not the next time either.
     fn tell(&self, place: usize, trouble: &Trouble) {
-        let key = Self::key_of(place);
+        let key = self.key_of(place);
         if let Trouble::Query(why) = trouble {
             if !self.told[place].swap(true, Ordering::Relaxed) {
                 tracing::error!(

@@ -16,8 +16,8 @@ pub use self::{
     line::{CALLBACK_TARGET, CallbackLine, log_callback},
     log::{LogControl, LogFormat, LogGuard, LogOptions, LogSink, dispatcher, start_logging},
     metrics::{
-        CallbackCounters, Channels, DECISIONS, Handshake, Handshakes, INQUIRIES, JOINED_BY, LOOKUPS, MISSING, Metrics,
-        OUTCOMES, RequestKind,
+        CONFIRMATIONS, CallbackCounters, Channels, DECISIONS, Handshake, Handshakes, INQUIRIES, JOINED_BY, LOOKUPS,
+        MISSING, Metrics, OUTCOMES, RequestKind,
     },
     reloads::{Reloaded, Reloads},
 };

@@ -18,9 +18,9 @@ use super::{
     page, paper,
 };
 use crate::{
-    callback::{Answer, Key},
+    callback::Key,
     dispatch::{App, Dispatch, StepError},
-    provider,
+    provider::{self, generic::GENERIC},
     store::{CommitError, Lines, Store, StoreError, Want},
     telemetry::cardless,
     time::Timestamp,
@@ -256,12 +256,7 @@ impl<S: Store, A: App> Api<S, A> {
     async fn act(&self, id: LeaseId, deed: Deed, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
         let said = Said::read(request).await?;
         let letter = self.delivery(id).await?.letter;
-        let ack = provider::by_name(letter.provider).map(|provider| &provider.ack);
-        let answer = Answer {
-            status: ack.map_or(StatusCode::OK, |ack| ack.status),
-            content_type: ack.and_then(|ack| ack.content_type).map(|content_type| content_type.as_bytes().into()),
-            body: Some(ack.map_or("", |ack| ack.body).as_bytes().into()),
-        };
+        let answer = provider::by_name(letter.provider).unwrap_or(&GENERIC).ack.answer();
         let (who, why): (Arc<str>, Arc<str>) = (said.who.into(), said.reason.into());
         let (act, input) = {
             let (who, why) = (Arc::clone(&who), Arc::clone(&why));

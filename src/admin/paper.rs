@@ -138,7 +138,9 @@ pub fn line(number: u64, line: &Line) -> Value {
         What::Moved(phase) => {
             say("what", phase.as_str().into());
             match *phase {
-                Phase::Recheck { at } | Phase::Awaited { at } => say("at", at.to_string().into()),
+                Phase::Confirming { at, .. } | Phase::Recheck { at } | Phase::Awaited { at } => {
+                    say("at", at.to_string().into())
+                }
                 Phase::Held { until } => say("until", until.to_string().into()),
                 Phase::InFlight { lease_until } => say("lease_until", lease_until.to_string().into()),
                 Phase::Retrying { at } => say("again", at.to_string().into()),
@@ -155,6 +157,10 @@ pub fn line(number: u64, line: &Line) -> Value {
         What::Acknowledged => say("what", "acknowledged".into()),
         What::Trailing => say("what", "trailing".into()),
         What::Dropped => say("what", "dropped".into()),
+        What::Confirmed(booked) => {
+            say("what", "confirmed".into());
+            say("booked", (*booked).into());
+        }
         What::Acted { deed, who, why } => {
             say("what", "acted".into());
             say("act", deed.as_str().into());

@@ -294,7 +294,12 @@ fn policy_fields(policy: &Policy) -> Value {
         "answer": match policy.answer { AnswerBy::Upstream => "upstream", AnswerBy::Accept => "accept" },
         "answer_within": policy.patience().filter(|within| *within != Duration::MAX).map(time),
         "success": policy.success.as_ref().map(|success| success.source()),
-        "on_unknown": match policy.on_unknown { OnUnknown::Resend => "resend", OnUnknown::Review => "review" },
+        "on_unknown": match policy.on_unknown {
+            OnUnknown::Resend => json!("resend"),
+            OnUnknown::Review => json!("review"),
+            OnUnknown::Confirm => json!("confirm"),
+            OnUnknown::ConfirmElseResend => json!(["confirm", "resend"]),
+        },
         "on_unverified": treatment(policy.on_unverified),
         "on_unrecognised": treatment(policy.on_unrecognised),
         "on_stale": treatment(policy.on_stale),

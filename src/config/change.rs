@@ -221,14 +221,15 @@ fn gateway(a: &GatewayOptions, b: &GatewayOptions) -> [(&'static str, bool, Effe
     ]
 }
 
-fn lookup(a: &lookup::Options, b: &lookup::Options) -> [(&'static str, bool, Effect); 5] {
-    let lookup::Options { url, sort: _, ca, ca_content, timeout, connections, names } = a;
+fn lookup(a: &lookup::Options, b: &lookup::Options) -> [(&'static str, bool, Effect); 6] {
+    let lookup::Options { url, sort: _, ca, ca_content, timeout, connections, names, booked } = a;
     [
         ("url", *url != b.url, Live),
         ("ca", *ca != b.ca || *ca_content != b.ca_content, Live),
         ("timeout", *timeout != b.timeout, Live),
         ("connections", *connections != b.connections, Live),
         ("names", *names != b.names, Live),
+        ("booked", *booked != b.booked, Live),
     ]
 }
 
@@ -415,12 +416,18 @@ mod tests {
             "timeout = '7ms'",
             "connections = 7",
             "names = [{ from = 'reference.mollie', to = 'order', sql = 'SELECT ?' }]",
+            "booked = [{ from = 'reference.mollie', sql = 'SELECT ?' }]",
         ];
         assert_eq!(keys.len(), others.len());
         for (key, changed) in keys.iter().zip(others) {
             let line = format!("lookup.{changed}\n");
+            let before = match **key {
+                // With the first of these comes another default.
+                "booked" => format!("{url}{}", line.replace('?', "1 + ?")),
+                _ => url.to_owned(),
+            };
             let after = if **key == "url" { line } else { format!("{url}{line}") };
-            let told = change(url, &after).live;
+            let told = change(&before, &after).live;
             assert_eq!(told.iter().collect::<Vec<_>>(), [&format!("lookup.{key}")], "{key}");
         }
         assert!(change("", url).live.contains("lookup.url"));

@@ -10,7 +10,7 @@ use super::{
     tree::{Node, Value},
 };
 use crate::{
-    lookup::{NameKind, Naming, Options, Sort},
+    lookup::{Booking, NameKind, Naming, Options, Sort},
     provider::contract::{Secret, SecretKind},
     watch::Content,
 };
@@ -32,11 +32,14 @@ pub fn read(section: &mut Section<'_>, world: &World<'_>) -> Option<Options> {
         time => Ok(time),
     });
     let connections = super::options::bound(section, "connections", CONNECTIONS);
-    let names = section.find_with("names", |node| namings(node, world));
+    let names = section.find_with("names", |node| each(node, FORM, |item| naming(item, world)));
+    let booked = section.find_with("booked", |node| bookings(node, world));
     let ca: Option<PathBuf> = section.find("ca");
     let Some(url) = url else {
-        if is_the_users(section, "names") {
-            section.warn("names", "nothing is asked where no database is named", "write `url`, or leave it out");
+        for key in ["names", "booked"] {
+            if is_the_users(section, key) {
+                section.warn(key, "nothing is asked where no database is named", "write `url`, or leave it out");
+            }
         }
         return None;
     };
@@ -60,9 +63,9 @@ pub fn read(section: &mut Section<'_>, world: &World<'_>) -> Option<Options> {
             None
         }
     };
-    let names = names.unwrap_or_default();
-    if names.is_empty() {
-        section.warn("url", "there is nothing to ask of it", "write `names`, or take a preset that does");
+    let (names, booked) = (names.unwrap_or_default(), booked.unwrap_or_default());
+    if names.is_empty() && booked.is_empty() {
+        section.warn("url", "there is nothing to ask of it", "write `names` or `booked`, or take a preset that does");
     }
     let sort = sort?;
     let (asks, place) = match sort {
@@ -74,6 +77,10 @@ pub fn read(section: &mut Section<'_>, world: &World<'_>) -> Option<Options> {
         let message = format!("[{i}].sql: nothing in it stands for the {} that is asked with", naming.from);
         section.fault("names", message, format!("write {asks} where it belongs: {place} take it there"));
     }
+    for (i, booking) in booked.iter().enumerate().filter(|(_, booking)| without(&booking.sql)) {
+        let message = format!("[{i}].sql: nothing in it stands for the reference of {}", booking.provider);
+        section.fault("booked", message, format!("write {asks} where it belongs: {place} take it there"));
+    }
     let ca_content = ca.as_deref().and_then(|path| match (world.file)(path) {
         Ok(bytes) => Some(Content::of(&bytes)),
         Err(error) => {
@@ -81,7 +88,7 @@ pub fn read(section: &mut Section<'_>, world: &World<'_>) -> Option<Options> {
             None
         }
     });
-    Some(Options { url, sort, ca, ca_content, timeout, connections, names: names.into() })
+    Some(Options { url, sort, ca, ca_content, timeout, connections, names: names.into(), booked: booked.into() })
 }
 
 /// The address, with its password.
@@ -111,28 +118,62 @@ fn is_the_users(section: &Section<'_>, key: &str) -> bool {
 /// The form of a query for names.
 const FORM: &str = "write { from = \"reference.mollie\", to = \"payment_hash\", sql = \"SELECT …\" }";
 
-fn namings(node: &Node, world: &World<'_>) -> Result<Vec<Naming>, Problem> {
+/// The form of a query for what was booked.
+const BOOKED: &str = "write { from = \"reference.mollie\", sql = \"SELECT reference FROM …\" }";
+
+/// A list of queries, each read in the same way.
+fn each<T>(node: &Node, form: &str, read: impl Fn(&Node) -> Result<T, Problem>) -> Result<Vec<T>, Problem> {
     let Value::List(items) = &node.value else {
-        return Err(Problem::new(format!("{} stands here", node.kind()), format!("{FORM}, in a list")));
+        return Err(Problem::new(format!("{} stands here", node.kind()), format!("{form}, in a list")));
     };
-    let naming = |(i, item): (usize, &Node)| {
-        let placed = |problem: Problem| Problem::new(format!("[{i}]: {}", problem.message), problem.remedy);
-        naming(item, world).map_err(placed)
+    let placed = |(i, item): (usize, &Node)| {
+        read(item).map_err(|problem| Problem::new(format!("[{i}]: {}", problem.message), problem.remedy))
     };
-    items.iter().enumerate().map(naming).collect()
+    items.iter().enumerate().map(placed).collect()
+}
+
+/// What stands at these keys of a query, and at no other.
+fn parts<'n, const N: usize>(node: &'n Node, keys: [&str; N], form: &str) -> Result<[&'n Node; N], Problem> {
+    let table = node.as_table().ok_or_else(|| Problem::new(format!("{} is no query", node.kind()), form))?;
+    if let Some(key) = table.keys().find(|key| !keys.contains(&key.as_str())) {
+        return Err(Problem::new(format!("a query has no `{key}` here"), form));
+    }
+    let mut found = [node; N];
+    for (part, key) in found.iter_mut().zip(keys) {
+        *part = table.get(key).ok_or_else(|| Problem::new(format!("`{key}` is missing"), form))?;
+    }
+    Ok(found)
 }
 
 fn naming(node: &Node, world: &World<'_>) -> Result<Naming, Problem> {
-    let table = node.as_table().ok_or_else(|| Problem::new(format!("{} is no query", node.kind()), FORM))?;
-    if let Some(key) = table.keys().find(|key| !matches!(key.as_str(), "from" | "to" | "sql")) {
-        return Err(Problem::new(format!("a query has no `{key}`"), FORM));
-    }
-    let part = |key: &str| table.get(key).ok_or_else(|| Problem::new(format!("`{key}` is missing"), FORM));
-    let (from, to) = (kind(part("from")?, world)?, kind(part("to")?, world)?);
+    let [from, to, sql] = parts(node, ["from", "to", "sql"], FORM)?;
+    let (from, to) = (kind(from, world)?, kind(to, world)?);
     if from == to {
         return Err(Problem::new(format!("it leads from {from} to {to}"), "a query leads to names of another kind"));
     }
-    Ok(Naming { from, to, sql: query(part("sql")?)?.into() })
+    Ok(Naming { from, to, sql: query(sql)?.into() })
+}
+
+fn bookings(node: &Node, world: &World<'_>) -> Result<Vec<Booking>, Problem> {
+    let bookings = each(node, BOOKED, |item| booking(item, world))?;
+    let first = |booking: &Booking| bookings.iter().position(|other| other.provider == booking.provider);
+    match bookings.iter().enumerate().find(|(i, booking)| first(booking) != Some(*i)) {
+        Some((i, Booking { provider, .. })) => {
+            let message = format!("[{i}]: another query tells of the payments of {provider} already");
+            Err(Problem::new(message, "write one for each provider"))
+        }
+        None => Ok(bookings),
+    }
+}
+
+fn booking(node: &Node, world: &World<'_>) -> Result<Booking, Problem> {
+    let [from, sql] = parts(node, ["from", "sql"], BOOKED)?;
+    match kind(from, world)? {
+        NameKind::Reference(provider) => Ok(Booking { provider, sql: query(sql)?.into() }),
+        NameKind::Alias(kind) => {
+            Err(Problem::new(format!("what is booked is told by a reference, and {kind} is none"), BOOKED))
+        }
+    }
 }
 
 fn kind(node: &Node, world: &World<'_>) -> Result<NameKind, Problem> {

@@ -206,7 +206,7 @@ fn choices(section: &mut Section<'_>, table: &Table, sole: &str, world: &World<'
         order: section.find("order"),
         retry: section.find("retry"),
         on_duplicate: section.find("on_duplicate"),
-        on_unknown: on_unknown(section),
+        on_unknown: section.find("on_unknown"),
         on_unverified: section.find("on_unverified"),
         on_unrecognised: section.find("on_unrecognised"),
         on_stale: section.find("on_stale"),
@@ -227,22 +227,22 @@ fn positive(node: &Node) -> Result<Duration, Problem> {
     }
 }
 
-/// Without a source to ask, a confirmation falls back on a person.
-fn on_unknown(section: &mut Section<'_>) -> Option<OnUnknown> {
-    let choice = section.find_with("on_unknown", |node| match node.as_text() {
-        Some("confirm") => Ok((OnUnknown::Review, true)),
-        _ => OnUnknown::read(node).map(|choice| (choice, false)),
-    });
-    if choice.is_some_and(|(_, confirm)| confirm) {
-        let message = "this version can ask nobody for a confirmation, so a person is asked";
-        section.warn("on_unknown", message, "write \"resend\" where the app itself checks, else \"review\"");
-    }
-    choice.map(|(choice, _)| choice)
-}
-
 /// The ways of answering that need an engine which survives us are looked at when it is known which one there is.
 fn answers(section: &mut Section<'_>) -> (Option<AnswerBy>, Option<Duration>) {
     (section.find("answer"), section.find_with("answer_within", positive))
+}
+
+/// Of what can't be confirmed, for there is nobody to ask; a preset's rules are for who names a database and for who does not.
+pub fn check_books(rules: &[Placed], report: &mut Report) {
+    let own = |placed: &&Placed| !matches!(placed.origin.source, Source::Preset(_));
+    let confirms = |placed: &&Placed| placed.rule.choices.on_unknown.is_some_and(OnUnknown::confirms);
+    for placed in rules.iter().filter(own).filter(confirms) {
+        let (origin, path) = placed.key("on_unknown", report);
+        let message = "there is nobody to ask whether a payment was booked".to_owned();
+        let remedy =
+            "name the app's database and a query (lookup.url, lookup.booked), or write \"resend\" or \"review\"";
+        report.warnings.push(Finding { origin, path, message, remedy: remedy.to_owned() });
+    }
 }
 
 /// What the memory engine can't promise.

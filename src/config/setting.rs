@@ -112,8 +112,47 @@ impl Word for AnswerBy {
     const WORDS: &'static [(&'static str, Self)] = &[("upstream", Self::Upstream), ("accept", Self::Accept)];
 }
 
-impl Word for OnUnknown {
-    const WORDS: &'static [(&'static str, Self)] = &[("resend", Self::Resend), ("review", Self::Review)];
+/// One step of what follows where nobody knows.
+#[derive(Clone, Copy, PartialEq)]
+enum Unsure {
+    Confirm,
+    Resend,
+    Review,
+}
+
+impl Word for Unsure {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("confirm", Self::Confirm), ("resend", Self::Resend), ("review", Self::Review)];
+}
+
+impl Setting for OnUnknown {
+    /// A word, or "confirm" and what follows where nobody can.
+    fn read(node: &Node) -> Result<Self, Problem> {
+        let steps = match &node.value {
+            Value::List(items) => items.iter().map(Unsure::read).collect::<Result<_, _>>()?,
+            _ => vec![Unsure::read(node)?],
+        };
+        match steps[..] {
+            [Unsure::Resend] => Ok(Self::Resend),
+            [Unsure::Review] => Ok(Self::Review),
+            [Unsure::Confirm] | [Unsure::Confirm, Unsure::Review] => Ok(Self::Confirm),
+            [Unsure::Confirm, Unsure::Resend] => Ok(Self::ConfirmElseResend),
+            _ => {
+                let remedy = "write \"confirm\", \"resend\" or \"review\", or [\"confirm\", \"resend\"]";
+                Err(Problem::new("these do not follow on each other", remedy))
+            }
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::Resend => "\"resend\"",
+            Self::Review => "\"review\"",
+            Self::Confirm => "\"confirm\"",
+            Self::ConfirmElseResend => "[\"confirm\", \"resend\"]",
+        }
+        .to_owned()
+    }
 }
 
 impl Word for OnRepeatReturn {

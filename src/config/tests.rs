@@ -429,7 +429,7 @@ fn the_preset_tells_bodies_apart_unless_the_provider_is_known() {
     let generic = policy(&config, "POST", hook, &[], Some((&GENERIC, &event)));
     assert_eq!(generic.identity, IdentityBy::Body);
     assert_eq!((generic.hold, generic.quiet), (Duration::from_secs(2), Duration::from_secs(60)));
-    assert_eq!(generic.on_unknown, OnUnknown::Resend);
+    assert_eq!(generic.on_unknown, OnUnknown::ConfirmElseResend);
     assert_eq!(policy(&config, "POST", hook, &[], Some((&MOLLIE, &event))).identity, IdentityBy::Auto);
     assert_eq!(policy(&config, "GET", hook, &[], Some((&GENERIC, &event))).identity, IdentityBy::Places);
 }
@@ -667,7 +667,8 @@ fn what_can_be_read_by_others_or_does_nothing_is_warned_of() {
         ("[[rule]]\nlearn.session = 'set-cookie:session'", "every answer of the app"),
         ("[[rule]]\npath = '/x'\nlearn.order = 'location:order'", "tied to nothing"),
         ("[[rule]]\npath = '/x'\nchannel = 'webhook'\nlearn.session = 'set-cookie:s'", "answer to a webhook"),
-        ("[[rule]]\non_unknown = 'confirm'", "can ask nobody"),
+        ("[[rule]]\non_unknown = 'confirm'", "rule[0].on_unknown: there is nobody to ask whether"),
+        ("[lookup]\nbooked = []", "lookup.booked: nothing is asked where no database is named"),
         ("[[rule]]\nchannel = 'webhook'", "takes every request for a callback"),
         ("[upstream]\nca = '/x.pem'", "only asked about https"),
         ("[lookup]\nnames = []", "lookup.names: nothing is asked where no database is named"),

@@ -118,8 +118,10 @@ impl<S: Store, A: App> Intake<S, A> {
 
     async fn recheck(self: Arc<Self>, book: &Rulebook, id: LeaseId) {
         let Some(delivery) = self.to_recheck(id).await else { return };
-        if matches!(delivery.phase, Phase::Awaited { .. }) {
-            return self.seek(book, &delivery).await;
+        match delivery.phase {
+            Phase::Awaited { .. } => return self.seek(book, &delivery).await,
+            Phase::Confirming { .. } => return self.confirm(book, &delivery).await,
+            _ => {}
         }
         let letter = &delivery.letter;
         let StoredRequest { method, uri, headers, body } = &*letter.request;
@@ -153,7 +155,8 @@ impl<S: Store, A: App> Intake<S, A> {
 
     async fn to_recheck(&self, id: LeaseId) -> Option<Delivery> {
         let view = self.dispatch.store.load(Want::Delivery(id), self.dispatch.clock_now()).await.ok()?;
-        let asks = |phase: Phase| matches!(phase, Phase::Recheck { .. } | Phase::Awaited { .. });
+        let asks =
+            |phase: Phase| matches!(phase, Phase::Recheck { .. } | Phase::Awaited { .. } | Phase::Confirming { .. });
         view.delivery(id).filter(|delivery| asks(delivery.phase)).cloned()
     }
 

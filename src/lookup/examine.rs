@@ -22,13 +22,13 @@ impl Lookup {
     /// Asks the database itself; nothing is changed there.
     pub async fn examine(&self) -> Vec<Remark> {
         let mut remarks = Vec::new();
-        for place in 0..self.options.names.len() {
+        for place in 0..self.options.queries().count() {
             let Err(trouble) = self.put(place, NOBODY).await else { continue };
             let (key, remedy) = match &trouble {
                 Trouble::Query(_) => {
-                    (Self::key_of(place), "correct it, and let the user read the columns that it names (README.md)")
+                    (self.key_of(place), "correct it, and let the user read the columns that it names (README.md)")
                 }
-                Trouble::TooSlow => (Self::key_of(place), "give it an index to go by, or more time (lookup.timeout)"),
+                Trouble::TooSlow => (self.key_of(place), "give it an index to go by, or more time (lookup.timeout)"),
                 Trouble::Refused(_) => {
                     ("lookup.url".to_owned(), "correct the user, the password or the database's name")
                 }

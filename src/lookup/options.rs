@@ -53,6 +53,15 @@ pub struct Naming {
     pub sql: Arc<str>,
 }
 
+/// A query that finds whether a payment was booked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Booking {
+    /// Whose payments it knows of, by their references.
+    pub provider: &'static str,
+    /// The query. It finds the reference itself where the payment is there, and nothing where it is not.
+    pub sql: Arc<str>,
+}
+
 /// Everything that is to be known of the app's database.
 #[derive(Clone, PartialEq)]
 pub struct Options {
@@ -70,11 +79,17 @@ pub struct Options {
     pub connections: usize,
     /// The queries for names.
     pub names: Arc<[Naming]>,
+    /// The queries for what was booked, one for each provider.
+    pub booked: Arc<[Booking]>,
 }
 
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Options").field("sort", &self.sort).field("names", &self.names).finish_non_exhaustive()
+        f.debug_struct("Options")
+            .field("sort", &self.sort)
+            .field("names", &self.names)
+            .field("booked", &self.booked)
+            .finish_non_exhaustive()
     }
 }
 
@@ -101,6 +116,11 @@ impl Options {
             Some("postgresql" | "postgres") => Ok((Sort::Postgres, super::postgres::is_overheard(url)?)),
             _ => Err(NoDatabase::Scheme),
         }
+    }
+
+    /// Every query, those for names first.
+    pub(super) fn queries(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().map(|naming| &*naming.sql).chain(self.booked.iter().map(|booking| &*booking.sql))
     }
 
     pub(super) fn address(&self) -> &str {

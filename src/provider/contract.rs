@@ -47,7 +47,7 @@ use super::{
 };
 pub use crate::transaction::money::{LateMove, Moves};
 use crate::{
-    callback::{Event, Signature},
+    callback::{Answer, Event, Signature},
     time::Timestamp,
 };
 
@@ -194,6 +194,16 @@ impl Ack {
     #[must_use]
     pub const fn empty(status: StatusCode) -> Self {
         Self { status, content_type: None, body: "" }
+    }
+
+    /// The same as what a duplicate hears of something that is settled without an answer of the app's.
+    #[must_use]
+    pub fn answer(&self) -> Answer {
+        Answer {
+            status: self.status,
+            content_type: self.content_type.map(|content_type| content_type.as_bytes().into()),
+            body: Some(self.body.as_bytes().into()),
+        }
     }
 }
 

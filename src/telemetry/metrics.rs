@@ -58,6 +58,9 @@ pub const MISSING: [&str; 6] = ["delivered", "known", "unpaid", "unknown", "plac
 /// What came of a question to the app's own database; the label `result`.
 pub const LOOKUPS: [&str; 8] = ["found", "not_found", "refused", "wrong", "failed", "timeout", "resting", "crowded"];
 
+/// What came of asking the app's own books about what was unknown; the label `result`.
+pub const CONFIRMATIONS: [&str; 4] = ["booked", "not_booked", "no_answer", "nobody"];
+
 /// How a webhook and a return were found to belong together; the label `by` (`none`: they were kept apart by channel).
 pub const JOINED_BY: [&str; 5] = ["callback", "inquiry", "lookup", "learned", "none"];
 
@@ -95,6 +98,7 @@ pub struct Metrics {
     inquiries: Family<InquiryLabels, Counter>,
     missing: Family<InquiryLabels, Counter>,
     lookups: Family<ResultLabels, Counter>,
+    confirmations: Family<ResultLabels, Counter>,
     joined: Family<JoinedLabels, Counter>,
     joined_by: [Counter; JOINED_BY.len()],
     acknowledged: [Counter; 2],
@@ -202,6 +206,11 @@ impl Metrics {
             ),
             inquiries: of.add("inquiries", "Questions to providers, by what came of them", Family::default()),
             lookups: of.add("lookups", "Questions to the app's own database, by what came of them", Family::default()),
+            confirmations: of.add(
+                "confirmations",
+                "Questions to the app's own books about what was unknown, by what came of them",
+                Family::default(),
+            ),
             joined_by,
             joined: of.add("joined", "Callbacks, by how the other channel's names were found", joined),
             acknowledged: ["accept", "answer_within"].map(|by| acknowledged.get_or_create_owned(&JoinedLabels { by })),
@@ -348,6 +357,11 @@ impl Metrics {
         self.lookups.get_or_create(&ResultLabels { result: known(&LOOKUPS, result) }).inc();
     }
 
+    /// Counts one question to the app's own books about what was unknown (see [`CONFIRMATIONS`]).
+    pub fn count_confirmation(&self, result: &'static str) {
+        self.confirmations.get_or_create(&ResultLabels { result: known(&CONFIRMATIONS, result) }).inc();
+    }
+
     /// Counts one callback by how it was joined (see [`JOINED_BY`]).
     pub fn count_joined(&self, by: &'static str) {
         match JOINED_BY.iter().position(|known| *known == by) {
@@ -456,6 +470,9 @@ impl Metrics {
     pub fn foresee_lookups(&self) {
         for result in LOOKUPS {
             self.lookups.get_or_create_owned(&ResultLabels { result });
+        }
+        for result in CONFIRMATIONS {
+            self.confirmations.get_or_create_owned(&ResultLabels { result });
         }
     }
 

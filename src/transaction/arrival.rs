@@ -404,13 +404,13 @@ fn find_pending(delivery: &Delivery, claim: &Claim, event: &Arriving, now: Times
             (Course::Ack, "a failed try will be repeated, and it was acknowledged before")
         }
         // The try that may have got there knows nothing of what this one may tell.
-        Phase::Unknown { .. } if acknowledged && !windowed => {
+        Phase::Unknown { .. } | Phase::Confirming { .. } if acknowledged && !windowed => {
             (Course::Ack, "it is unknown whether the app got it, and it was acknowledged before")
         }
         Phase::Held { .. } => (Course::Wait(delivery.id), "met another in the hold"),
         Phase::Queued => (Course::Wait(delivery.id), "another waits for its turn"),
         Phase::InFlight { .. } => (Course::Wait(delivery.id), "another is in the app"),
-        Phase::Unknown { .. } => (Course::Retryable, "it is unknown whether the app got it"),
+        Phase::Unknown { .. } | Phase::Confirming { .. } => (Course::Retryable, "it is unknown whether the app got it"),
         // No claim is pending in what only asks.
         Phase::Recheck { .. } | Phase::Awaited { .. } => (Course::Retryable, "its provider is asked once more"),
         Phase::Retrying { .. } => (Course::Retryable, "a failed try will be repeated"),

@@ -93,6 +93,19 @@ impl Ending {
     }
 }
 
+/// What the app's own books say when they are asked whether they have what a delivery tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Books {
+    /// They have all of it; with what a duplicate hears from now on.
+    Booked(Arc<Answer>),
+    /// They have not.
+    NotBooked,
+    /// Nobody could say just now.
+    Silent,
+    /// There is nobody to ask.
+    Closed,
+}
+
 /// What a person decided about a delivery that waits for one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Act {
@@ -132,6 +145,13 @@ pub enum Input {
         attempt: u32,
         /// How.
         ending: Ending,
+    },
+    /// The app's own books were asked about it, after so many tries.
+    Confirmed {
+        /// The try that they were asked about.
+        attempt: u32,
+        /// What they say.
+        books: Books,
     },
     /// A person spoke.
     Act(Act),
@@ -185,7 +205,7 @@ pub enum Change {
 pub enum Effect {
     /// Tell those who wait on this delivery.
     Tell(LeaseId, Ending),
-    /// Its provider has to be asked once more.
+    /// Its provider has to be asked once more, or the app's own books.
     Ask(LeaseId),
     /// A person has to look at it.
     Alarm(LeaseId, &'static str),
@@ -269,6 +289,8 @@ impl Transition {
                 Phase::InFlight { .. } => true,
                 // Its sender is told that a person has it.
                 Phase::Review { .. } => true,
+                // It has called itself unknown before.
+                Phase::Confirming { .. } => false,
                 Phase::Held { .. } | Phase::Queued | Phase::Recheck { .. } | Phase::Awaited { .. } => delivery.owed,
                 Phase::Unknown { .. } | Phase::Retrying { .. } => delivery.owed || durable == Durable::Outcome,
             },

@@ -47,6 +47,9 @@ pub enum What {
     Trailing,
     /// It came to nothing: nobody is left for whom it stood.
     Dropped,
+    /// It was unknown whether the app got it, and its own books were asked whether they have what it tells: they do, they do
+    /// not, or (`None`) nobody could say.
+    Confirmed(Option<bool>),
     /// A person acted.
     Acted {
         /// What he did.

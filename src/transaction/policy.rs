@@ -74,6 +74,25 @@ pub enum OnUnknown {
     Resend,
     /// Leave it to a person.
     Review,
+    /// After `quiet`, look in the app's own books whether the payment is there: what is there is settled, and what is not is
+    /// sent again. Where nobody can say, leave it to a person.
+    Confirm,
+    /// The same; but where nobody can say, send it again.
+    ConfirmElseResend,
+}
+
+impl OnUnknown {
+    /// Whether the app's own books are looked at first.
+    #[must_use]
+    pub const fn confirms(self) -> bool {
+        matches!(self, Self::Confirm | Self::ConfirmElseResend)
+    }
+
+    /// Whether it is sent again where nobody can say whether the app got it.
+    #[must_use]
+    pub const fn resends(self) -> bool {
+        matches!(self, Self::Resend | Self::ConfirmElseResend)
+    }
 }
 
 /// What the payer's double click hears.

@@ -221,6 +221,14 @@ pub enum Phase {
         /// When that became clear.
         since: Timestamp,
     },
+    /// Nobody knows whether the app got it, which is quiet by now; the app's own books are asked whether they have what it
+    /// tells. It keeps its names, so that nothing else of its payment comes in between, and stands in nobody else's way.
+    Confirming {
+        /// Since when.
+        since: Timestamp,
+        /// When they are asked again, if nobody could say before.
+        at: Timestamp,
+    },
     /// By what its provider said it is a repeat, as its sender has heard. It claims nothing; its provider is asked once
     /// more, and it goes to the app if it brings something after all.
     Recheck {
@@ -256,6 +264,7 @@ impl Phase {
             Self::Queued => "queued",
             Self::InFlight { .. } => "in_flight",
             Self::Unknown { .. } => "unknown",
+            Self::Confirming { .. } => "confirming",
             Self::Recheck { .. } => "recheck",
             Self::Awaited { .. } => "awaited",
             Self::Retrying { .. } => "retrying",
@@ -274,7 +283,9 @@ impl Delivery {
             Phase::Queued | Phase::Review { .. } => None,
             Phase::InFlight { lease_until } => Some(lease_until),
             Phase::Unknown { since } => Some(since.after(self.letter.policy.quiet)),
-            Phase::Recheck { at } | Phase::Awaited { at } | Phase::Retrying { at } => Some(at),
+            Phase::Confirming { at, .. } | Phase::Recheck { at } | Phase::Awaited { at } | Phase::Retrying { at } => {
+                Some(at)
+            }
         }
     }
 
@@ -287,6 +298,7 @@ impl Delivery {
             | Phase::Queued
             | Phase::InFlight { .. }
             | Phase::Unknown { .. }
+            | Phase::Confirming { .. }
             | Phase::Recheck { .. }
             | Phase::Awaited { .. }
             | Phase::Retrying { .. } => None,
@@ -299,6 +311,7 @@ impl Delivery {
         match self.phase {
             Phase::Held { .. } | Phase::Queued | Phase::InFlight { .. } => true,
             Phase::Unknown { .. }
+            | Phase::Confirming { .. }
             | Phase::Recheck { .. }
             | Phase::Awaited { .. }
             | Phase::Retrying { .. }
@@ -325,6 +338,7 @@ impl Delivery {
             Phase::Held { .. } | Phase::Queued => self.attempts > 0,
             Phase::InFlight { .. }
             | Phase::Unknown { .. }
+            | Phase::Confirming { .. }
             | Phase::Recheck { .. }
             | Phase::Awaited { .. }
             | Phase::Review { .. } => false,
@@ -344,6 +358,15 @@ impl Delivery {
     /// Whether it carries anything that does not tell what happened.
     pub(super) fn tells_nothing(&self) -> bool {
         self.letter.events.iter().any(|event| event.windowed)
+    }
+
+    /// Whether the app's own books can say that it got there: all that it tells is that payments were made. A refund is not
+    /// seen by there being a payment, and an order that is paid is none by itself.
+    #[must_use]
+    pub fn can_be_confirmed(&self) -> bool {
+        let is_a_payment =
+            |event: &Carried| !event.windowed && event.state == Some(State::Paid) && event.step != Some(Step::Order);
+        !self.letter.events.is_empty() && self.letter.events.iter().all(is_a_payment)
     }
 
     /// A line in the history of each transaction that it carries something of.

@@ -7,11 +7,12 @@ use std::{mem, sync::Arc, time::Duration};
 
 use super::{
     effect::{
-        Act, Change, Effect, Ending, Input, LEASE_MARGIN, LockChange, OPEN, Transition, View, queue, widened, writable,
+        Act, Books, Change, Effect, Ending, Input, LEASE_MARGIN, LockChange, OPEN, Transition, View, queue, widened,
+        writable,
     },
     history::{Deed, Line, Reason, What},
     lock::{Claimed, LeaseId},
-    policy::{OnUnknown, Order},
+    policy::Order,
     state::{Carried, Claim, Delivery, Fate, Phase, Transaction, Window},
 };
 use crate::{
@@ -21,6 +22,12 @@ use crate::{
 
 /// How long who asks once more may take, before another is sent.
 const RECHECKED: Duration = Duration::from_secs(60);
+
+/// How long after they were first asked the app's own books are asked again, if nobody could say; each time they are asked
+/// after as long again.
+const ASKED_AGAIN: Duration = Duration::from_secs(5);
+/// Whoever can't say for so long has been asked often enough.
+const ASKED_ENOUGH: Duration = Duration::from_secs(60);
 
 /// What can't be: somebody is late, or we are wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -63,6 +70,7 @@ pub fn apply(view: &View, id: LeaseId, input: Input, now: Timestamp) -> Result<T
         (Input::Due, Phase::Awaited { .. }) => step.seek(),
         (Input::Due, Phase::InFlight { .. }) => step.unknown("whoever sent it is gone".to_owned(), None),
         (Input::Due, Phase::Unknown { .. }) => step.quiet_over(),
+        (Input::Due, Phase::Confirming { since, .. }) => step.ask_the_books(since),
         (Input::Due, Phase::Queued | Phase::Review { .. }) => return Err(Refused::OutOfTurn),
         (Input::Owe, Phase::Held { .. } | Phase::Queued | Phase::InFlight { .. }) if !delivery.letter.policy.shadow => {
             step.owe();
@@ -98,9 +106,16 @@ pub fn apply(view: &View, id: LeaseId, input: Input, now: Timestamp) -> Result<T
         // was begun, whatever was decided meanwhile.
         (
             Input::Ended { ending: Ending::Accepted(answer), .. },
-            Phase::Unknown { .. } | Phase::Queued | Phase::Review { reason: Reason::Unknown, .. },
+            Phase::Unknown { .. }
+            | Phase::Confirming { .. }
+            | Phase::Queued
+            | Phase::Review { reason: Reason::Unknown, .. },
         ) if delivery.attempts > 0 => step.accepted(&answer),
         (Input::Ended { .. }, _) => return Err(Refused::Fenced),
+        // Who was asked before the last try knows nothing of that.
+        (Input::Confirmed { attempt, .. }, _) if attempt != delivery.attempts => return Err(Refused::Fenced),
+        (Input::Confirmed { books, .. }, Phase::Confirming { since, .. }) => step.confirmed(books, since),
+        (Input::Confirmed { .. }, _) => return Err(Refused::OutOfTurn),
         (Input::Act(Act { seen: Some(seen), .. }), _) if seen != delivery.version => return Err(Refused::Changed),
         (Input::Act(Act { deed: Deed::Resend, .. }), Phase::Unknown { .. }) => return Err(Refused::AtWork),
         // The one was forwarded, and the other's sender keeps it: two would come.
@@ -108,7 +123,10 @@ pub fn apply(view: &View, id: LeaseId, input: Input, now: Timestamp) -> Result<T
             Input::Act(Act { deed: Deed::Resend, .. }),
             Phase::Review { reason: Reason::Conflict | Reason::SecondPayment | Reason::Overflow, .. },
         ) => return Err(Refused::Elsewhere),
-        (Input::Act(act), Phase::Unknown { .. } | Phase::Review { .. } | Phase::Retrying { .. }) => step.act(&act),
+        (
+            Input::Act(act),
+            Phase::Unknown { .. } | Phase::Confirming { .. } | Phase::Review { .. } | Phase::Retrying { .. },
+        ) => step.act(&act),
         (Input::Act(_), _) => return Err(Refused::OutOfTurn),
     }
     Ok(step.out)
@@ -544,16 +562,56 @@ impl Step<'_> {
         if !self.is_claimed() {
             return self.overtaken();
         }
-        match letter.policy.on_unknown {
-            OnUnknown::Resend if !self.attempted_enough() => {
-                self.out.locks.push(LockChange::Requeue(id, widened(self.view, &self.delivery)));
-                self.put(Phase::Queued);
+        if letter.policy.on_unknown.confirms() && self.delivery.can_be_confirmed() {
+            // The app has stopped working on it, so that nobody but its own payment need be kept out any longer.
+            self.out.locks.push(LockChange::Names(id));
+            self.out.effects.push(Effect::Ask(id));
+            return self.put(Phase::Confirming { since: self.now, at: self.now.after(ASKED_AGAIN) });
+        }
+        self.try_again_or_show(letter.policy.on_unknown.resends());
+    }
+
+    fn try_again_or_show(&mut self, again: bool) {
+        // What is resent without end may be what the app dies of.
+        if again && !self.attempted_enough() {
+            self.out.locks.push(LockChange::Requeue(self.delivery.id, widened(self.view, &self.delivery)));
+            self.put(Phase::Queued);
+        } else {
+            self.out.locks.push(self.for_good());
+            self.drop_followers();
+            self.for_review(Reason::Unknown);
+        }
+    }
+
+    /// Sets going who asks the app's own books. Whatever becomes of him, its time comes again.
+    fn ask_the_books(&mut self, since: Timestamp) {
+        let at = self.now.after(self.now.since(since).max(ASKED_AGAIN));
+        self.delivery.phase = Phase::Confirming { since, at };
+        self.out.deliveries.push(Change::Put(self.delivery.clone()));
+        self.out.effects.push(Effect::Ask(self.delivery.id));
+    }
+
+    fn confirmed(&mut self, books: Books, since: Timestamp) {
+        if !self.is_claimed() {
+            return self.overtaken();
+        }
+        match books {
+            Books::Booked(answer) => {
+                let id = self.delivery.id;
+                self.note(&What::Confirmed(Some(true)));
+                self.out.locks.push(LockChange::Release(id));
+                self.settle(&answer);
+                self.out.effects.push(Effect::Tell(id, Ending::Accepted(answer)));
             }
-            // What is resent without end may be what the app dies of.
-            OnUnknown::Resend | OnUnknown::Review => {
-                self.out.locks.push(self.for_good());
-                self.drop_followers();
-                self.for_review(Reason::Unknown);
+            Books::NotBooked => {
+                self.note(&What::Confirmed(Some(false)));
+                self.try_again_or_show(true);
+            }
+            // Its time comes again.
+            Books::Silent if self.now.since(since) < ASKED_ENOUGH => {}
+            Books::Silent | Books::Closed => {
+                self.note(&What::Confirmed(None));
+                self.try_again_or_show(self.delivery.letter.policy.on_unknown.resends());
             }
         }
     }

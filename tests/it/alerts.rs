@@ -24,7 +24,10 @@ pub async fn a_gate_that_has_worked() -> (Standing, Office) {
     let pair = authority.issue("pay", &["pay.example"]);
     let till = Till::open().await;
     let asked = till.asked_with(&["test_a"], "missing_after = '1h'");
-    let more = format!("upstream.check_every = '20ms'\n{NINJA}quiet = '20s'\n{asked}{}", pair.table("127.0.0.1:0"));
+    // A database that is away is one that has been asked.
+    let books = "[lookup]\nurl = { value = 'mysql://o:o@127.0.0.1:9/ninja' }\n";
+    let pair = pair.table("127.0.0.1:0");
+    let more = format!("upstream.check_every = '20ms'\n{NINJA}quiet = '20s'\n{asked}{books}{pair}");
     let gate = Standing::before(&office.url(), &more).await;
     let first = gate.begin(mollie("tr_1")).await;
     let visit = office.next().await;

@@ -287,7 +287,7 @@ async fn check_tries_the_queries_and_tells_of_privileges_that_are_not_needed() {
     .await;
     let asked = |postgres: &Postgres| {
         format!(
-            "[lookup]\nnames = [{{ from = 'reference.mollie', to = 'token', sql = 'SELECT token FROM orders WHERE reference = $1' }}]\nurl = {{ value = '{}' }}\n",
+            "[lookup]\nbooked = []\nnames = [{{ from = 'reference.mollie', to = 'token', sql = 'SELECT token FROM orders WHERE reference = $1' }}]\nurl = {{ value = '{}' }}\n",
             postgres.url("oncegate", "reads")
         )
     };

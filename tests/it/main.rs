@@ -11,6 +11,7 @@ mod backends;
 mod checkout;
 mod cli;
 mod clients;
+mod confirm;
 mod dashboards;
 mod demo;
 mod dialect;

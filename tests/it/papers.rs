@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use oncegate::{
     callback::Channel,
     provider,
-    telemetry::{DECISIONS, Exposition, INQUIRIES, JOINED_BY, LOOKUPS, MISSING, Metrics, OUTCOMES},
+    telemetry::{CONFIRMATIONS, DECISIONS, Exposition, INQUIRIES, JOINED_BY, LOOKUPS, MISSING, Metrics, OUTCOMES},
     time::Timestamp,
 };
 
@@ -48,6 +48,7 @@ fn the_readme_tells_every_metric() {
     metrics.count_inquiry("mollie", INQUIRIES[0]);
     metrics.count_missing("mollie", MISSING[0]);
     metrics.count_lookup(LOOKUPS[0]);
+    metrics.count_confirmation(CONFIRMATIONS[0]);
     metrics.count_joined(JOINED_BY[0]);
     metrics.set_certificate_expiry(&Arc::from("pay.example"), Timestamp::EPOCH);
     let page = metrics.exposed(Exposition::Text);

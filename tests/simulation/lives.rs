@@ -24,7 +24,7 @@ use oncegate::{
     transaction::{
         effect::Durable,
         lock::LeaseId,
-        policy::{OnUnknown, Policy},
+        policy::Policy,
         state::{Delivery, Phase},
     },
 };
@@ -282,7 +282,7 @@ impl World {
     }
 
     /// Up to so many milliseconds go by.
-    async fn rest(&self, most: u64) {
+    pub async fn rest(&self, most: u64) {
         let rest = self.chance().millis(most);
         sleep(rest).await;
     }
@@ -312,7 +312,9 @@ impl World {
             self.outages.as_ref().is_some_and(|outages| outages.unknown.lock().unwrap().contains(identity));
         if is_unknown {
             self.met().accepted_again += 1;
-            if self.policy.on_unknown == OnUnknown::Review && !self.in_hand.lock().unwrap().contains(identity) {
+            let decided =
+                self.in_hand.lock().unwrap().contains(identity) || self.missing.lock().unwrap().contains(identity);
+            if !self.policy.on_unknown.resends() && !decided {
                 self.fault(format!("{identity} is unknown and came again without a person"));
             }
         }
@@ -362,6 +364,7 @@ impl World {
                 Phase::Held { .. }
                 | Phase::Queued
                 | Phase::Retrying { .. }
+                | Phase::Confirming { .. }
                 | Phase::Recheck { .. }
                 | Phase::Awaited { .. } => met.found_unsent += 1,
             }

@@ -26,11 +26,11 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame};
 use oncegate::{
-    callback::{Alias, Answer, Channel, Event, Key},
+    callback::{Alias, Answer, Channel, Event, Key, Signature, State},
     dispatch::{self, App, Dispatch, SendError, StepError, breaker},
     intake::{Intake, Received, Reply, reading::Rulebook},
     provider::{
-        contract::{Ack, Moves, Provider, Scheme, Unrecognised},
+        contract::{Ack, Moves, Provider, Scheme, SecretKind, Signing, Unrecognised},
         extract::Dialect,
         generic::GENERIC,
         mollie::MOLLIE,
@@ -43,7 +43,7 @@ use oncegate::{
     telemetry::Metrics,
     time::{SteadyClock, Timestamp},
     transaction::{
-        effect::{Act, Change, Input, Transition, View},
+        effect::{Act, Books, Change, Input, Transition, View},
         history::{Deed, Line},
         lock::LeaseId,
         policy::{AnswerBy, LockBy, OnUnknown, Order, Policy, Retry},
@@ -106,6 +106,7 @@ struct Told {
     forwards: usize,
     decisions: HashMap<String, usize>,
     unknown: usize,
+    confirmed: usize,
     reviews: usize,
     acts: [usize; 3],
     refused: usize,
@@ -121,6 +122,7 @@ impl Told {
     fn add(&mut self, other: &Self) {
         self.forwards += other.forwards;
         self.unknown += other.unknown;
+        self.confirmed += other.confirmed;
         self.reviews += other.reviews;
         self.refused += other.refused;
         self.learned += other.learned;
@@ -137,6 +139,7 @@ impl Told {
         let decisions = ["first", "joined", "replayed", "new_state"];
         let people = self.acts.iter().all(|count| *count > 0) && self.refused > 0;
         self.unknown > 0
+            && self.confirmed > 0
             && self.reviews > 0
             && people
             && self.learned > 0
@@ -214,6 +217,8 @@ struct Forward {
     identities: Vec<(String, bool)>,
     start: Instant,
     accepted: bool,
+    /// Whether the app has it in its books.
+    booked: bool,
 }
 
 /// A payer's browser, which may have several payments under way.
@@ -245,6 +250,10 @@ struct World {
     came: Mutex<HashMap<usize, Instant>>,
     faults: Mutex<Vec<String>>,
     unknown: Mutex<usize>,
+    /// How often the app's books had what nobody knew that it got.
+    confirmed: Mutex<usize>,
+    /// Of what the app's books have said that they do not have it.
+    missing: Mutex<HashSet<String>>,
     /// How often something began to wait for a person.
     reviews: Mutex<usize>,
     /// The deliveries that were written, for people who act out of turn.
@@ -322,7 +331,8 @@ impl World {
             self.fault(format!("{tag:?} has no place: {placed} of {} are taken", self.places));
         }
         let mut forwards = self.forwards.lock().unwrap();
-        forwards.push(Forward { serial: tag.serial, identities: tag.identities.clone(), start: now, accepted: false });
+        let (serial, identities) = (tag.serial, tag.identities.clone());
+        forwards.push(Forward { serial, identities, start: now, accepted: false, booked: false });
         let at_work = self.chance().millis(12_000);
         inside.push(Inside { tag, until: None, at_work, placed: true });
         let (at, forward) = (inside.len() - 1, forwards.len() - 1);
@@ -333,7 +343,7 @@ impl World {
     fn accepted(&self, forward: usize) {
         let mut forwards = self.forwards.lock().unwrap();
         let forward = &mut forwards[forward];
-        forward.accepted = true;
+        (forward.accepted, forward.booked) = (true, true);
         let came = self.came.lock().unwrap()[&forward.serial];
         let in_batch = forward.identities.len() > 1;
         let (mut news, mut is_new) = (self.news.lock().unwrap(), forward.identities.is_empty());
@@ -414,6 +424,9 @@ impl Visit {
     /// The gate lost sight of it: it has to reckon with it until it ends, or for `quiet`.
     fn lost(&mut self) {
         *self.world.unknown.lock().unwrap() += 1;
+        // It may have done all of it, and only its answer is lost.
+        let booked = self.world.chance().one_in(2);
+        self.world.forwards.lock().unwrap()[self.forward].booked |= booked;
         let at_work = self.world.inside.lock().unwrap()[self.at].at_work;
         self.ends(Instant::now() + at_work.min(self.world.policy.quiet), true);
     }
@@ -715,7 +728,13 @@ static SEVERAL: Provider = Provider {
     title: "Several",
     marks: &[],
     recognise: |_| false,
-    scheme: Scheme::Unsigned,
+    // Nobody has its secret, so that what it tells is neither vouched for nor made up.
+    scheme: Scheme::Signed(Signing {
+        kinds: &[SecretKind::Hmac],
+        settings: &[],
+        ready: |_| Err("it has none"),
+        check: |_, _, _| Signature::Absent,
+    }),
     events: |reader, _| {
         let text = std::str::from_utf8(reader.view().body).map_err(|error| Unrecognised(error.to_string()))?;
         let part = |text: &str| (!text.is_empty()).then(|| text.to_owned());
@@ -724,7 +743,9 @@ static SEVERAL: Provider = Provider {
             let mut next = || parts.next().and_then(part);
             let (reference, event_id, hash) = (next().unwrap_or_default(), next(), next());
             let alias = |value| Alias { kind: Arc::from("payment_hash"), value };
-            Event { reference, event_id, aliases: hash.map(alias).into_iter().collect(), ..Event::default() }
+            // What has a name tells of a payment, of which the app's books know.
+            let state = event_id.is_some().then_some(State::Paid);
+            Event { reference, event_id, state, aliases: hash.map(alias).into_iter().collect(), ..Event::default() }
         };
         Ok(text.lines().map(event).collect())
     },
@@ -785,7 +806,12 @@ fn some_policy(chance: &mut Chance) -> Policy {
         quiet: seconds(chance.of(&[4, 10])),
         return_wait: seconds(30),
         timeout: seconds(6),
-        on_unknown: chance.of(&[OnUnknown::Resend, OnUnknown::Resend, OnUnknown::Review]),
+        on_unknown: chance.of(&[
+            OnUnknown::Resend,
+            OnUnknown::Review,
+            OnUnknown::Confirm,
+            OnUnknown::ConfirmElseResend,
+        ]),
         order: chance.of(&[Order::Passing, Order::Passing, Order::Strict]),
         review_retryable: seconds(chance.of(&[5, 3600])),
         retry: Retry { first: seconds(1), longest: seconds(8), attempts: chance.of(&[3, 6, 12]) },
@@ -951,7 +977,62 @@ impl Setting {
         let app = Fake { world: Arc::clone(&self.world), life: Arc::clone(&life) };
         let dispatch = Dispatch::new(store, app, clock, Arc::clone(&self.metrics), self.options);
         tokio::spawn(Arc::clone(&dispatch).run_timers());
+        tokio::spawn(keep_books(Arc::clone(&dispatch), Arc::clone(&self.world), Arc::clone(&life)));
         Gate { intake: Intake::new(Arc::clone(&dispatch)), dispatch, life }
+    }
+}
+
+/// The app's own books, of which it is asked whether they have what nobody knows that the app got.
+async fn keep_books<S: Store>(dispatch: Arc<Dispatch<Shaky<S>, Fake>>, world: Arc<World>, life: Arc<Life>) {
+    let mut asks = dispatch.to_ask().unwrap();
+    while let Some(id) = asks.recv().await {
+        let (dispatch, world, life) = (Arc::clone(&dispatch), Arc::clone(&world), Arc::clone(&life));
+        tokio::spawn(async move {
+            tokio::select! {
+                biased;
+                () = life.over() => {}
+                () = look_up(&dispatch, &world, id) => {}
+            }
+        });
+    }
+}
+
+async fn look_up<S: Store>(dispatch: &Arc<Dispatch<Shaky<S>, Fake>>, world: &World, id: LeaseId) {
+    let view = dispatch.store.engine.load(Want::Delivery(id), dispatch.clock_now()).await.unwrap_or_default();
+    let Some(delivery) = view.delivery(id).filter(|delivery| matches!(delivery.phase, Phase::Confirming { .. })) else {
+        return;
+    };
+    let (identities, attempt) = (world.identities(delivery), delivery.attempts);
+    world.rest(3000).await;
+    let is_booked = |identity: &String| {
+        let forwards = world.forwards.lock().unwrap();
+        forwards.iter().any(|forward| forward.booked && forward.identities.iter().any(|(known, _)| known == identity))
+    };
+    let mood = world.chance().below(16);
+    let books = match mood {
+        0..4 => Books::Silent,
+        4 => Books::Closed,
+        _ if identities.iter().all(is_booked) => {
+            Books::Booked(Arc::new(Answer { status: StatusCode::OK, content_type: None, body: None }))
+        }
+        _ => Books::NotBooked,
+    };
+    if books == Books::NotBooked {
+        world.missing.lock().unwrap().extend(identities.clone());
+    }
+    let booked = matches!(books, Books::Booked(_));
+    world.rest(3000).await;
+    match dispatch.step(id, &Input::Confirmed { attempt, books }).await {
+        Ok(_) if booked => {
+            *world.confirmed.lock().unwrap() += 1;
+            let (start, in_batch) = (Instant::now(), identities.len() > 1);
+            for identity in identities {
+                world.news.lock().unwrap().insert(identity, News { start, accepted: start, in_batch });
+            }
+        }
+        Ok(_) | Err(StepError::Refused(_)) => {}
+        Err(StepError::Commit(CommitError::Store(_))) if world.outages.is_some() => {}
+        Err(error) => world.fault(format!("what the books say of {id:?} could not be written down: {error}")),
     }
 }
 
@@ -971,6 +1052,8 @@ fn some_day(chance: &mut Chance, outages: Option<lives::Outages>) -> (Setting, V
         came: Mutex::default(),
         faults: Mutex::default(),
         unknown: Mutex::default(),
+        confirmed: Mutex::default(),
+        missing: Mutex::default(),
         reviews: Mutex::default(),
         written: Mutex::default(),
         in_hand: Mutex::default(),
@@ -1007,7 +1090,7 @@ async fn live_through<S: Store>(
     clicks: Vec<Click>,
 ) -> (Vec<String>, Told) {
     // Where later events wait for a person, or providers do until they are acknowledged, there has to be one.
-    let is_missed = world.outages.is_some() && world.policy.on_unknown == OnUnknown::Review;
+    let is_missed = world.outages.is_some() && !world.policy.on_unknown.resends();
     if world.policy.order == Order::Strict || is_missed || world.chance().one_in(4) {
         for _ in 0..2 {
             tokio::spawn(person(standing.clone(), Arc::clone(world)));
@@ -1058,6 +1141,7 @@ async fn live_through<S: Store>(
     told.late = figure("oncegate_late_link_total").unwrap();
     told.forwards = world.forwards.lock().unwrap().len();
     told.unknown = *world.unknown.lock().unwrap();
+    told.confirmed = *world.confirmed.lock().unwrap();
     if let Some(outages) = &world.outages {
         told.outages = outages.met();
     }
@@ -1339,7 +1423,7 @@ fn check(heard: &Heard, world: &World) {
     for (identity, windowed) in &heard.tag.identities {
         // Whoever may tell of a change has been told success only if the app hears of it after he came.
         let told = |forward: &&Forward| {
-            forward.accepted
+            (forward.accepted || forward.booked && world.policy.on_unknown.confirms())
                 && forward.identities.iter().any(|(known, _)| known == identity)
                 && (!windowed || forward.start >= heard.came)
         };

@@ -20,11 +20,11 @@ use super::{
     record,
 };
 
-/// How records are written; see `record`. What was written by formats 1 to 3 is read by this one as it is: in 1 the tail has
-/// no time, in 1 and 2 no delivery is sealed, and none of the three knows bills, or of money more than that it has moved, or who
-/// may be acknowledged first. A format that reads otherwise what an earlier one wrote brings the way from
+/// How records are written; see `record`. What was written by formats 1 to 4 is read by this one as it is: in 1 the tail has
+/// no time, in 1 and 2 no delivery is sealed, the first three know no bills, nor of money more than that it has moved, nor who
+/// may be acknowledged first, and in none of the four anything is confirmed. A format that reads otherwise what an earlier one wrote brings the way from
 /// there into `Folder::open`.
-pub const FORMAT: u32 = 4;
+pub const FORMAT: u32 = 5;
 /// The earliest that is read.
 const EARLIEST: u32 = 1;
 

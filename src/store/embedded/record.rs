@@ -421,11 +421,15 @@ fn write_phase(pen: &mut Pen<'_>, phase: Phase) {
         Phase::Review { since, .. } => (5, since),
         Phase::Recheck { at } => (6, at),
         Phase::Awaited { at } => (7, at),
+        Phase::Confirming { since, .. } => (8, since),
     };
     pen.u8(number);
     pen.time(time);
     if let Phase::Review { reason, .. } = phase {
         pen.word(&REASONS, &reason);
+    }
+    if let Phase::Confirming { at, .. } = phase {
+        pen.time(at);
     }
 }
 
@@ -440,6 +444,7 @@ fn read_phase(eye: &mut Eye<'_>) -> Read<Phase> {
         5 => Phase::Review { since: time, reason: eye.word(&REASONS)? },
         6 => Phase::Recheck { at: time },
         7 => Phase::Awaited { at: time },
+        8 => Phase::Confirming { since: time, at: eye.time()? },
         _ => return eye.damaged(),
     })
 }
@@ -520,7 +525,9 @@ const LOCKS: [LockBy; 2] = [LockBy::Names, LockBy::Upstream];
 const TREATMENTS: [Treatment; 4] = [Treatment::Forward, Treatment::Ack, Treatment::Refuse, Treatment::Review];
 const ON_DUPLICATE: [OnDuplicate; 4] =
     [OnDuplicate::Replay, OnDuplicate::Forward, OnDuplicate::Ack, OnDuplicate::Refuse];
-const ON_UNKNOWN: [OnUnknown; 2] = [OnUnknown::Resend, OnUnknown::Review];
+/// The last two are known since format 5.
+const ON_UNKNOWN: [OnUnknown; 4] =
+    [OnUnknown::Resend, OnUnknown::Review, OnUnknown::Confirm, OnUnknown::ConfirmElseResend];
 const ON_REPEAT_RETURN: [OnRepeatReturn; 2] = [OnRepeatReturn::Forward, OnRepeatReturn::Redirect];
 const ANSWERS: [AnswerBy; 2] = [AnswerBy::Upstream, AnswerBy::Accept];
 const ORDERS: [Order; 2] = [Order::Passing, Order::Strict];
@@ -779,6 +786,10 @@ fn write_what(pen: &mut Pen<'_>, what: &What) {
         What::Trailing => pen.u8(3),
         What::Dropped => pen.u8(4),
         What::Acknowledged => pen.u8(6),
+        What::Confirmed(booked) => {
+            pen.u8(7);
+            pen.option(*booked, Pen::bool);
+        }
         What::Acted { deed, who, why } => {
             pen.u8(5);
             pen.word(&Deed::ALL, deed);
@@ -807,6 +818,7 @@ fn read_what(eye: &mut Eye<'_>) -> Read<What> {
         3 => What::Trailing,
         4 => What::Dropped,
         6 => What::Acknowledged,
+        7 => What::Confirmed(eye.option(Eye::bool)?),
         5 => What::Acted { deed: eye.word(&Deed::ALL)?, who: eye.text()?.into(), why: eye.text()?.into() },
         _ => return eye.damaged(),
     })

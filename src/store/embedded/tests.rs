@@ -284,6 +284,25 @@ async fn what_was_in_the_app_is_due_at_once_and_keeps_its_lease() {
 }
 
 #[tokio::test]
+async fn what_the_books_were_asked_about_is_asked_about_anew_and_keeps_its_names_and_no_more() {
+    let board = Board::default();
+    let (store, mut writer) = board.open_at(T0);
+    write(&store, &mut writer, puts(delivery(1, "a", Phase::Unknown { since: T0 }))).await;
+    let confirming = Delivery { version: 1, ..delivery(1, "a", Phase::Confirming { since: T0, at: later(900) }) };
+    let names = vec![LockChange::Names(LeaseId(1))];
+    let asked = Transition { deliveries: vec![Change::Put(confirming)], locks: names, ..Transition::default() };
+    write(&store, &mut writer, asked).await;
+    drop(store);
+    let (store, mut writer) = board.after_a_crash(later(100));
+    assert_eq!(store.due(later(100), 9).await.unwrap(), [Due::Delivery(LeaseId(1))], "who was asked is gone");
+    let view = store.load(Want::Delivery(LeaseId(1)), later(100)).await.unwrap();
+    let anew = Phase::Confirming { since: later(100), at: later(100) };
+    assert_eq!(view.deliveries[0].phase, anew, "and whoever was down with us has time to come back");
+    assert_eq!(write(&store, &mut writer, puts(delivery(2, "a", Phase::Queued))).await, [], "it is the same payment");
+    assert_eq!(write(&store, &mut writer, puts(delivery(3, "b", Phase::Queued))).await, [LeaseId(3)]);
+}
+
+#[tokio::test]
 async fn what_waited_for_its_turn_gets_it_and_what_was_held_is_held_on() {
     let board = Board::default();
     let (store, mut writer) = board.open_at(T0);
@@ -845,6 +864,7 @@ fn every_record_is_read_as_it_was_written() {
         Phase::Queued,
         Phase::InFlight { lease_until: later(1) },
         Phase::Unknown { since: later(2) },
+        Phase::Confirming { since: later(2), at: later(7) },
         Phase::Retrying { at: later(3) },
         Phase::Recheck { at: later(3) },
         Phase::Awaited { at: later(4) },
@@ -859,6 +879,11 @@ fn every_record_is_read_as_it_was_written() {
         let read = record::read_delivery(written.id, &bytes, find).unwrap();
         assert_eq!(format!("{read:?}"), format!("{written:?}"));
         assert!(record::read_delivery(written.id, &bytes, |_| None).is_err());
+    }
+    for on_unknown in [OnUnknown::Resend, OnUnknown::Review, OnUnknown::Confirm, OnUnknown::ConfirmElseResend] {
+        let mut bytes = Vec::new();
+        record::write_policy(&Policy { on_unknown, ..Policy::default() }, &mut bytes);
+        assert_eq!(record::read_policy(&bytes).unwrap().on_unknown, on_unknown);
     }
     let success = crate::expression::Expression::compile("status == 200", crate::expression::SUCCESS).unwrap();
     let (answer, answer_within) = (AnswerBy::Accept, Some(Duration::from_secs(4)));
@@ -935,6 +960,9 @@ fn every_line_is_read_as_it_was_written() {
         ended(Some(StatusCode::BAD_GATEWAY), None),
         What::Trailing,
         What::Dropped,
+        What::Confirmed(Some(true)),
+        What::Confirmed(Some(false)),
+        What::Confirmed(None),
         What::Acted { deed: Deed::Discard, who: "Ada".into(), why: "twice".into() },
     ];
     let line = |what| Line { at: T0, transaction: key("a"), delivery: Some(LeaseId(1)), attempt: 3, what };

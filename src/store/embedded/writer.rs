@@ -399,6 +399,8 @@ fn take_up_delivery(
             }
         },
         Phase::Unknown { since } => *since = (*since).min(now),
+        // Who was asked then can't answer any more: it begins anew, for who is down with us may come back after us.
+        Phase::Confirming { since, at } => (*since, *at) = (now, now),
         Phase::Held { .. }
         | Phase::Queued
         | Phase::Recheck { .. }
