@@ -6,7 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 notes=()
 passed=0
 
-# `--sdk` also asks the providers' own libraries.
+# `--sdk` also asks the providers' own libraries. `--fuzz` also lets libFuzzer try each parser for a minute (FUZZ_SECONDS).
 main() {
   set_up
   step "format" cargo fmt --check
@@ -15,6 +15,7 @@ main() {
   step "what may come into the house" cargo deny --locked --log-level error check --hide-inclusion-graph bans licenses sources
   step "known weaknesses of dependencies" advisories
   step "tests" tests
+  [ "${1-}" != --fuzz ] || step "a search for what no parser stands" fuzzing
   [ "${1-}" != --sdk ] || step "the providers' own libraries (from the network)" libraries
   for note in "${notes[@]}"; do echo "note: $note"; done
   echo "All green: $passed tests passed, in $SECONDS s."
@@ -131,6 +132,27 @@ tests() {
   # The sums that the runners themselves give at their end.
   passed=$(grep -E '^ *Summary |^test result: ' "$told" | grep -oE '[0-9]+ passed' | awk '{ sum += $1 } END { print sum + 0 }')
   rm "$told"
+}
+
+# Asked for only, for the whole gate is built once more, so that it tells which ways were taken. Without it the same laws are
+# tried with changed seeds (`tests/it/doors.rs`). The passes are LLVM's, and the stable compiler has them too.
+fuzzing() {
+  local door host built=${CARGO_TARGET_DIR:-$PWD/target}/fuzz
+  has c++ || { missing=(g++); packages; }
+  host=$(rustc -vV | sed -n 's/^host: //p')
+  RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+    -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+    -Cllvm-args=-sanitizer-coverage-trace-compares" \
+    cargo build --locked --manifest-path fuzz/Cargo.toml --target-dir "$built" --target "$host"
+  for door in fuzz/fuzz_targets/*.rs; do
+    door=$(basename "$door" .rs)
+    echo "--> $door"
+    mkdir -p "$built/corpus/$door" "$built/faults"
+    # What is slow or greedy is a fault as well.
+    SEEDS="$built/seeds/$door" "$built/$host/debug/$door" -max_total_time="${FUZZ_SECONDS:-60}" -timeout=10 \
+      -rss_limit_mb=1024 -max_len=8192 -print_final_stats=1 -artifact_prefix="$built/faults/$door-" \
+      "$built/corpus/$door" "$built/seeds/$door" 2>&1 | grep -vE '^#|NEW_FUNC|^INFO'
+  done
 }
 
 # Asked for only, for it needs the network: packages of others are run, in a Python of their own.

@@ -11,7 +11,7 @@ pub mod backup;
 pub mod disk;
 pub mod folder;
 mod noted;
-mod record;
+pub mod record;
 pub mod seal;
 #[cfg(test)]
 mod tests;

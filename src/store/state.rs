@@ -149,14 +149,14 @@ impl Kept {
 
 /// A bill, and until when it is remembered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Billed {
+pub struct Billed {
     pub(super) bill: Bill,
     pub(super) until: Timestamp,
 }
 
 /// What is remembered of a name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Remembered {
+pub struct Remembered {
     pub(super) linked: Vec<LockName>,
     pub(super) returned: bool,
     pub(super) until: Timestamp,

@@ -83,7 +83,7 @@ impl Change {
 }
 
 /// One of these, with some changes.
-fn changed(from: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
+pub fn changed(from: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
     (prop::sample::select(from), prop::collection::vec(Change::any(), 1..5)).prop_map(|(mut bytes, changes)| {
         changes.iter().for_each(|change| change.apply(&mut bytes));
         bytes

@@ -15,6 +15,7 @@ mod confirm;
 mod dashboards;
 mod demo;
 mod dialect;
+mod doors;
 mod exchange;
 mod founding;
 mod fuzz;

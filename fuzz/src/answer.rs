@@ -1,0 +1,118 @@
+//! What a provider says when it is asked: a byte for the provider, a line with the payment, and the body of its answer.
+
+use oncegate::{
+    callback::{Alias, Event},
+    provider::{
+        PROVIDERS,
+        contract::Provider,
+        inquiry::{Inquiry, Told, completed},
+    },
+};
+
+fn asked() -> Vec<(&'static Provider, &'static Inquiry)> {
+    PROVIDERS.iter().filter_map(|provider| Some((*provider, provider.inquiry?))).collect()
+}
+
+pub fn try_it(bytes: &[u8]) {
+    let Some((whom, rest)) = bytes.split_first() else { return };
+    let Some(end) = rest.iter().position(|byte| *byte == b'\n') else { return };
+    let (Ok(reference), body) = (std::str::from_utf8(&rest[..end]), &rest[end + 1..]) else { return };
+    let asked = asked();
+    let (provider, inquiry) = asked[usize::from(*whom) % asked.len()];
+    stays_in_its_place(inquiry, reference);
+    let told = inquiry.told(reference, body);
+    assert_eq!(told, inquiry.told(reference, body), "{}: read twice", provider.name);
+    let Told::Event(said) = told else { return };
+    assert_eq!(said.event.reference, reference, "{}: it is about what was asked for", provider.name);
+    assert!(said.event.event_id.is_none(), "{}: an answer is no event", provider.name);
+    let other = inquiry.told("another-payment", body);
+    assert!(reference == "another-payment" || other == Told::Another, "{}: and about nothing else", provider.name);
+    // What has nothing to say of itself is whole by it, and whole is whole.
+    let bare = Event { reference: reference.to_owned(), ..Event::default() };
+    let (whole, word) = completed(bare, &said.event);
+    assert!(word.vouches(), "{}: its word", provider.name);
+    assert_eq!((whole.state, &whole.facts, &whole.amount), (said.event.state, &said.event.facts, &said.event.amount));
+    assert_eq!(completed(whole.clone(), &said.event).0, whole, "{}: completed twice", provider.name);
+}
+
+/// Whatever stands in a callback, the question goes to one payment and carries nothing else.
+fn stays_in_its_place(inquiry: &Inquiry, reference: &str) {
+    let kinds = ["paypal_order", "order", "session", "out_trade_no", "mchid", "checkout_session"];
+    let alias = |kind: &&str| Alias { kind: (*kind).into(), value: reference.to_owned() };
+    let event =
+        Event { reference: reference.to_owned(), aliases: kinds.iter().map(alias).collect(), ..Event::default() };
+    let Some(path) = inquiry.path(&event) else { return };
+    assert!(path.starts_with('/') && path.parse::<http::Uri>().is_ok(), "{path:?}");
+    let mut parts = path.split(['/', '?', '&', '=']);
+    assert!(parts.all(|part| part != ".." && part != "."), "{path:?}");
+    let count = |text: &str, marks: &[char]| text.matches(marks).count();
+    let shapes = inquiry.questions.iter().map(|question| count(question.path, &['/', '?', '&', '#', '=']));
+    assert!(shapes.into_iter().any(|marks| marks == count(&path, &['/', '?', '&', '#', '='])), "{path:?}");
+}
+
+pub fn seeds() -> Vec<Vec<u8>> {
+    // What their manuals show, cut to what is read; of each, one that is paid.
+    const ANSWERS: [(&str, &str, &str); 11] = [
+        (
+            "mollie",
+            "tr_1",
+            r#"{"resource":"payment","id":"tr_1","status":"paid","amount":{"value":"12.00","currency":"EUR"},"amountRefunded":{"value":"2.00","currency":"EUR"},"_embedded":{"refunds":[{"id":"re_1","status":"refunded"}]},"metadata":{"hash":"h"},"webhookUrl":"https://pay.example/hook"}"#,
+        ),
+        (
+            "stripe",
+            "pi_1",
+            r#"{"id":"pi_1","object":"payment_intent","status":"succeeded","amount":1200,"currency":"eur","latest_charge":{"id":"ch_1","amount_refunded":200,"disputed":false},"metadata":{"payment_hash":"h"}}"#,
+        ),
+        (
+            "paypal",
+            "1",
+            r#"{"id":"1","status":"COMPLETED","amount":{"value":"12.00","currency_code":"EUR"},"supplementary_data":{"related_ids":{"order_id":"O"}}}"#,
+        ),
+        (
+            "gocardless",
+            "PM1",
+            r#"{"payments":{"id":"PM1","status":"confirmed","amount":1200,"currency":"EUR","amount_refunded":0,"metadata":{"payment_hash":"h"}}}"#,
+        ),
+        (
+            "square",
+            "p1",
+            r#"{"payment":{"id":"p1","status":"COMPLETED","amount_money":{"amount":1200,"currency":"EUR"},"refunded_money":{"amount":100,"currency":"EUR"},"order_id":"o"}}"#,
+        ),
+        (
+            "razorpay",
+            "pay_1",
+            r#"{"id":"pay_1","entity":"payment","status":"captured","amount":1200,"amount_refunded":0,"currency":"INR","order_id":"order_1"}"#,
+        ),
+        (
+            "mercadopago",
+            "1",
+            r#"{"id":1,"status":"approved","transaction_amount":12.5,"currency_id":"BRL","transaction_amount_refunded":0,"external_reference":"h","refunds":[]}"#,
+        ),
+        (
+            "klarna",
+            "1",
+            r#"{"order_id":"1","status":"CAPTURED","order_amount":1200,"captured_amount":1200,"refunded_amount":0,"purchase_currency":"EUR","refunds":[]}"#,
+        ),
+        (
+            "przelewy24",
+            "s1",
+            r#"{"data":{"sessionId":"s1","orderId":1,"status":1,"amount":1200,"currency":"PLN","statement":"x"},"responseCode":0}"#,
+        ),
+        (
+            "alipay",
+            "1",
+            r#"{"alipay_trade_query_response":{"code":"10000","msg":"Success","out_trade_no":"1","trade_no":"2","trade_status":"TRADE_SUCCESS","total_amount":"12.00"},"sign":"x"}"#,
+        ),
+        (
+            "wechatpay-v3",
+            "1",
+            r#"{"out_trade_no":"1","transaction_id":"2","trade_state":"SUCCESS","amount":{"total":1200,"currency":"CNY"},"mchid":"1900"}"#,
+        ),
+    ];
+    let asked = asked();
+    let seed = |(name, reference, body): &(&str, &str, &str)| {
+        let whom = asked.iter().position(|(provider, _)| provider.name == *name)?;
+        Some([&[u8::try_from(whom).expect("few")][..], reference.as_bytes(), b"\n", body.as_bytes()].concat())
+    };
+    ANSWERS.iter().filter_map(seed).collect()
+}
