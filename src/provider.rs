@@ -283,7 +283,7 @@ pub fn docs_table() -> String {
             Some(inquiry) if inquiry.unclear => "with a key",
             Some(_) => "if wanted",
         };
-        let made = if p.inquiry.is_some_and(|inquiry| inquiry.notice.is_some()) { "yes" } else { "no" };
+        let made = if p.inquiry.is_some_and(|inquiry| inquiry.missing.notice().is_some()) { "yes" } else { "no" };
         let body = if p.ack.body.is_empty() { String::new() } else { format!(" `{}`", p.ack.body) };
         let (status, waits, retries) = (p.ack.status.as_u16(), span(p.answer_limit), span(p.retry_span));
         // Writing to a string cannot fail.

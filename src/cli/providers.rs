@@ -8,6 +8,7 @@ use super::{desk::Format, print, table};
 use crate::provider::{
     PROVIDERS,
     contract::{Provider, Scheme, Signing},
+    inquiry::Missing,
     span,
 };
 
@@ -21,8 +22,7 @@ Examples:
 SIGNED says what its callbacks are signed with, by the kinds of `secrets`. EVENT ID: events of its carry an id. BATCH: one
 callback may carry several events. ASKED: the gate can ask it what has become of a payment, \"yes\" about callbacks that do not
 say it, \"wanted\" only where `inquire` says so. MADE: what it should have called for and did not, the gate can
-(`missing_after`). WAITS is how long it waits for an
-answer, RETRIES for how long it tries again, ANSWER what it takes for an acknowledgement.")]
+(`missing_after`); where not, `not_made` of the JSON says why. WAITS is how long it waits for an answer, RETRIES for how long it tries again, ANSWER what it takes for an acknowledgement.")]
 pub struct Args {
     /// How to say it
     #[arg(long, value_enum, default_value_t = Format::Human)]
@@ -59,7 +59,7 @@ fn for_people() -> String {
                 Some(_) => "wanted",
             }
             .to_owned(),
-            yes(provider.inquiry.is_some_and(|inquiry| inquiry.notice.is_some())),
+            yes(not_made(provider).is_none()),
             span(provider.answer_limit),
             span(provider.retry_span),
             format!("{} {}", provider.ack.status.as_u16(), provider.ack.body).trim_end().to_owned(),
@@ -83,7 +83,8 @@ fn object(provider: &Provider) -> Value {
         "event_ids": provider.event_ids,
         "batches": provider.batches,
         "inquiry": provider.inquiry.is_some(),
-        "missing_callbacks": provider.inquiry.is_some_and(|inquiry| inquiry.notice.is_some()),
+        "missing_callbacks": not_made(provider).is_none(),
+        "not_made": not_made(provider),
         "inquire": provider.inquiry.map(|inquiry| if inquiry.unclear { "unclear" } else { "always" }),
         "ack": { "status": ack.status.as_u16(), "content_type": ack.content_type, "body": ack.body },
         "refusal": provider.refusal,
@@ -91,6 +92,17 @@ fn object(provider: &Provider) -> Value {
         "retries_seconds": provider.retry_span.as_secs(),
         "sources": provider.sources,
     })
+}
+
+/// Why what it should have called for can't be made; `None` where it can.
+const fn not_made(provider: &Provider) -> Option<&'static str> {
+    match provider.inquiry {
+        None => Some("it is not asked"),
+        Some(inquiry) => match &inquiry.missing {
+            Missing::Made(_) => None,
+            Missing::Not(why) => Some(why),
+        },
+    }
 }
 
 /// What its callbacks are signed with; nothing where they are not.

@@ -15,7 +15,7 @@ use crate::{
     provider::{
         PROVIDERS,
         contract::{Keyring, Provider, Scheme, Secret, SecretKind, Settings, Signing},
-        inquiry::{Api, Apis, Inquire, access::ApiKey},
+        inquiry::{Api, Apis, Inquire, Missing, access::ApiKey},
         signature::{Certificate, VerifyingKey},
     },
     watch::Content,
@@ -228,8 +228,8 @@ fn api(provider: &'static Provider, table: &Table, section: &mut Section<'_>, wo
         let message = "its own callback would hardly have had the time to come";
         section.fault("missing_after", message, format!("write \"{}\" or more", humantime::format_duration(SOONEST)));
     }
-    if missing_after.is_some() && inquiry.notice.is_none() {
-        let message = format!("callbacks of {} say what happened, and nobody else can say it for it", provider.title);
+    if let (Some(_), Missing::Not(why)) = (missing_after, &inquiry.missing) {
+        let message = format!("what {} should have called for can't be made: {why}", provider.title);
         section.warn("missing_after", message, "leave it out");
     }
     let most = provider.answer_limit / 2;
@@ -274,7 +274,7 @@ fn api(provider: &'static Provider, table: &Table, section: &mut Section<'_>, wo
         inquire: inquire.unwrap_or_default(),
         timeout: timeout.unwrap_or_else(|| TIMEOUT.min(provider.answer_limit / 3)),
         recheck: recheck.unwrap_or(RECHECK),
-        missing_after: missing_after.filter(|_| inquiry.notice.is_some()),
+        missing_after: missing_after.filter(|_| inquiry.missing.notice().is_some()),
     }))
 }
 

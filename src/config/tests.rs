@@ -17,7 +17,7 @@ use crate::{
     provider::{
         contract::{Ack, Moves, Provider, Scheme, SecretKind, Signing, Unrecognised},
         inquiry::{
-            Inquire, Inquiry, NoEvent,
+            Inquire, Inquiry, Missing, NoEvent,
             access::{Access, Credential},
         },
         signature::VerifyingKey,
@@ -56,7 +56,7 @@ static INQUIRY: Inquiry = Inquiry {
     headers: &[],
     access: Access::Bearer,
     read: |_| Err(NoEvent::NotFound),
-    notice: None,
+    missing: Missing::Not("it is made up"),
     sources: &[],
 };
 static STRIPE: Provider = provider(

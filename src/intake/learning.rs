@@ -173,7 +173,7 @@ impl Asked {
     fn begins(&self, kind: &str, value: &str) -> Option<Beginning> {
         let provider = kind.strip_prefix("reference:")?;
         let (provider, after) = *self.awaits.iter().find(|(known, _)| *known == provider)?;
-        Some(Beginning { provider, reference: Arc::from(value), after })
+        Some(Beginning { provider, reference: Arc::from(value), after, place: None })
     }
 }
 

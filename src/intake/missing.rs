@@ -1,9 +1,9 @@
 //! Payments that were seen to begin and of which nobody has called: their provider is asked after a while, and what is paid
 //! goes to the app as a callback of our own.
 //!
-//! Where it would have been sent its provider says, who knows the address that was given to it; only its path and its host
-//! are used, and it is read by the rules like any other. So it has the keys and the names of the real one, and whichever of
-//! the two comes later is a repeat.
+//! Where it would have been sent its provider says, who knows the address that was given to it, or the callback that told of
+//! its beginning, which came there; only the path and the host are used, and it is read by the rules like any other. So it has
+//! the keys and the names of the real one, and whichever of the two comes later is a repeat.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -16,6 +16,7 @@ use dashmap::DashSet;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Uri,
     header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, USER_AGENT},
+    uri::PathAndQuery,
 };
 
 use super::{
@@ -26,7 +27,7 @@ use crate::{
     callback::{Channel, Event, Key, State},
     dispatch::App,
     inquiry::{Known, Why},
-    provider::inquiry::{Api, Asking, Notice, Said},
+    provider::inquiry::{Api, Asking, Call, Notice, Said},
     spread::Spread,
     store::Store,
     time::Timestamp,
@@ -43,6 +44,8 @@ const MOST: usize = 10_000;
 /// A payment that is not paid by then is waited for no longer.
 const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
 
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
 /// What history says of a callback of our own.
 pub const MADE: &str = "nobody called: its provider was asked, and this was made of the answer";
 
@@ -55,21 +58,34 @@ pub struct Beginning {
     pub reference: Arc<str>,
     /// When its provider is asked, from now on.
     pub after: Duration,
+    /// The address to which a callback came that told of it.
+    pub place: Option<Uri>,
 }
 
 impl Beginning {
-    /// What a webhook tells to have begun, where that is waited for.
-    pub fn told(reading: &Reading, book: &Rulebook) -> Option<Self> {
+    /// What a webhook that came so tells to have begun, where that is waited for.
+    pub fn told(reading: &Reading, book: &Rulebook, whole: &Whole<'_>) -> Option<Self> {
         let provider = reading.provider.name;
         let after = book.apis.get(provider)?.missing_after?;
         let [statement] = reading.statements.as_deref().ok()? else { return None };
         let begins = statement.event.state == Some(State::Pending) && !statement.policy.shadow;
-        begins.then(|| Self { provider, reference: Arc::from(&*statement.event.reference), after })
+        begins.then(|| Self {
+            provider,
+            reference: Arc::from(&*statement.event.reference),
+            after,
+            place: whole.uri.path_and_query().and_then(|path| came_to(whole, path)),
+        })
     }
 
     fn key(&self) -> Key {
         key(self.provider, &self.reference)
     }
+}
+
+/// The address to which this came, as its sender knows it.
+fn came_to(whole: &Whole<'_>, path: &PathAndQuery) -> Option<Uri> {
+    let scheme = whole.headers.get(FORWARDED_PROTO)?.as_bytes();
+    Uri::builder().scheme(scheme).authority(whole.host).path_and_query(path.clone()).build().ok()
 }
 
 /// Nobody knows yet to which account it belongs, so this is no transaction of any callback.
@@ -139,8 +155,12 @@ impl<S: Store, A: App> Intake<S, A> {
         let letter = &delivery.letter;
         let Some(carried) = letter.events.first() else { return };
         let asked = book.apis.get(letter.provider).filter(|api| api.missing_after.is_some());
-        let about = Event { reference: carried.reference.to_string(), ..Event::default() };
-        let asked = asked.and_then(|api| Some((api, api.inquiry.notice.as_ref()?, api.inquiry.path(&about)?)));
+        let asked = asked.and_then(|api| {
+            let notice = api.inquiry.missing.notice()?;
+            let event_type = notice.event_type.map(str::to_owned);
+            let about = Event { reference: carried.reference.to_string(), event_type, ..Event::default() };
+            Some((api, notice, api.inquiry.path(&about)?))
+        });
         // It was turned off meanwhile.
         let Some((api, notice, path)) = asked else { return self.waits_no_longer(delivery, "off").await };
         let question = Asking {
@@ -163,10 +183,11 @@ impl<S: Store, A: App> Intake<S, A> {
 
     /// Brings the app a paid payment as its provider would have.
     async fn bring(&self, book: &Rulebook, delivery: &Delivery, api: &Api, notice: &Notice, said: &Said) {
-        let Some(request) = said.place.as_deref().and_then(|place| made(notice, place, &said.event.reference)) else {
+        let letter = &delivery.letter;
+        let Some(request) = said.call.as_ref().and_then(|call| made(notice.content_type, call, &letter.request.uri))
+        else {
             return self.waits_no_longer(delivery, "placeless").await;
         };
-        let letter = &delivery.letter;
         let host = request.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
         let source = IpAddr::from(Ipv4Addr::UNSPECIFIED);
         let StoredRequest { method, uri, headers, body } = &request;
@@ -231,7 +252,7 @@ fn awaited(beginning: &Beginning, era: Era, id: LeaseId, now: Timestamp) -> Deli
     };
     let request = StoredRequest {
         method: Method::POST,
-        uri: Uri::from_static("/"),
+        uri: beginning.place.clone().unwrap_or_default(),
         headers: HeaderMap::new(),
         body: Bytes::new(),
     };
@@ -247,25 +268,25 @@ fn awaited(beginning: &Beginning, era: Era, id: LeaseId, now: Timestamp) -> Deli
     Delivery { id, version: 0, letter: Arc::new(letter), phase, attempts: 0, owed: false }
 }
 
-/// The callback as it would have come to this address; `None` where that is none.
-fn made(notice: &Notice, place: &str, reference: &str) -> Option<StoredRequest> {
-    let address: Uri = place.parse().ok()?;
+/// The callback as it would have come; `None` where nobody knows to which address.
+fn made(content_type: &'static str, call: &Call, began: &Uri) -> Option<StoredRequest> {
+    let address = call.place.as_ref().map_or_else(|| Some(began.clone()), |place| place.parse().ok())?;
     let host = address.authority().filter(|authority| !authority.as_str().contains('@'))?;
     let scheme = address.scheme_str().filter(|scheme| matches!(*scheme, "http" | "https"))?;
     let port = host.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 });
-    let body = Bytes::from((notice.body)(reference));
+    let body = call.body.clone();
     let text = |text: &str| HeaderValue::from_str(text).ok();
     let host = text(host.as_str())?;
     let mut headers = HeaderMap::new();
     headers.insert(HOST, host.clone());
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(notice.content_type));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
     headers.insert(
         USER_AGENT,
         HeaderValue::from_static(concat!("oncegate/", env!("CARGO_PKG_VERSION"), " (nobody called)")),
     );
     headers.insert(HeaderName::from_static("x-forwarded-host"), host);
-    headers.insert(HeaderName::from_static("x-forwarded-proto"), text(scheme)?);
+    headers.insert(FORWARDED_PROTO, text(scheme)?);
     headers.insert(HeaderName::from_static("x-forwarded-port"), HeaderValue::from(port));
     let uri = Uri::from(address.path_and_query()?.clone());
     Some(StoredRequest { method: Method::POST, uri, headers, body })
@@ -274,10 +295,9 @@ fn made(notice: &Notice, place: &str, reference: &str) -> Option<StoredRequest> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::provider::mollie::MOLLIE;
 
     fn beginning(reference: &str) -> Beginning {
-        Beginning { provider: "mollie", reference: Arc::from(reference), after: Duration::from_secs(900) }
+        Beginning { provider: "mollie", reference: Arc::from(reference), after: Duration::from_secs(900), place: None }
     }
 
     #[test]
@@ -294,7 +314,7 @@ mod tests {
 
     #[test]
     fn only_what_is_paid_is_due_and_nothing_is_waited_for_without_end() {
-        let said = |state| Known::Event(Arc::new(Said { event: Event { state, ..Event::default() }, place: None }));
+        let said = |state| Known::Event(Arc::new(Said { event: Event { state, ..Event::default() }, call: None }));
         let (young, old) = (Duration::from_secs(900), LONGEST);
         for state in [State::Paid, State::Refunded, State::ChargedBack] {
             assert_eq!(
@@ -319,8 +339,12 @@ mod tests {
 
     #[test]
     fn what_is_made_goes_where_the_provider_was_told_to_call_and_nowhere_else() {
-        let notice = MOLLIE.inquiry.and_then(|inquiry| inquiry.notice.as_ref()).expect("it can be made");
-        let target = |place: &str| made(notice, place, "tr_1").map(|request| request.uri.to_string());
+        let form = "application/x-www-form-urlencoded";
+        let made = |place: Option<&str>, began: &str| {
+            let call = Call { place: place.map(str::to_owned), body: Bytes::from_static(b"id=tr_1") };
+            made(form, &call, &began.parse().expect("an address"))
+        };
+        let target = |place: &str| made(Some(place), "/").map(|request| request.uri.to_string());
         assert_eq!(target("https://pay.example/hook/a?x=1").as_deref(), Some("/hook/a?x=1"));
         assert_eq!(target("http://[::1]:8080/hook").as_deref(), Some("/hook"));
         for none in
@@ -328,7 +352,11 @@ mod tests {
         {
             assert_eq!(target(none), None, "{none}");
         }
-        let request = made(notice, "https://pay.example:8443/hook", "tr_1").expect("it is an address");
+        // Who tells no address called where the payment's beginning was told; what began elsewhere, nobody knows where.
+        let began = made(None, "https://pay.example/hook/a?x=1").expect("it is an address");
+        assert_eq!(began.uri, "/hook/a?x=1");
+        assert!(made(None, "/").is_none() && made(None, "/hook").is_none());
+        let request = made(Some("https://pay.example:8443/hook"), "/").expect("it is an address");
         let field = |name: &str| request.headers[name].to_str().expect("text").to_owned();
         assert_eq!((field("host"), field("x-forwarded-port")), ("pay.example:8443".to_owned(), "8443".to_owned()));
         assert_eq!((&*request.body, field("content-length")), (&b"id=tr_1"[..], "7".to_owned()));

@@ -10,7 +10,7 @@ use super::{
     contract::{Ack, Keyring, Moves, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
     extract::{Reader, Value, decimal},
     inquiry::{
-        Inquiry, NoEvent, Question,
+        Inquiry, Missing, NoEvent, Question,
         access::{Access, SignedBy, Unsigned},
     },
     signature,
@@ -55,7 +55,7 @@ static INQUIRY: Inquiry = Inquiry {
     headers: &[],
     access: Access::Signed(SignedBy { message, request, serial: false }),
     read: asked,
-    notice: None,
+    missing: Missing::Not("it signs with a key of its own, and a notice has an id that nobody else can give it"),
     sources: &[
         "https://opendocs.alipay.com/open/02ekfh",
         "https://opendocs.alipay.com/common/02kf5q",

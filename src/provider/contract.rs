@@ -32,8 +32,8 @@
 //!   moment from its argument. Nothing is ever fetched.
 //! - `inquiry` only as its manual has it (`mollie.rs`; `paypal.rs` for a token, `wechatpay_v3.rs` for a signature): what is
 //!   read from the answer becomes `facts`, so the same rules hold as above. `unclear` says whether callbacks of its leave open
-//!   what happened; of others an answer adds to what they say, and takes the place of nothing. `notice` only where
-//!   a callback says nothing but which payment it is about, so that the gate may make one (`missing_after`).
+//!   what happened; of others an answer adds to what they say, and takes the place of nothing. `missing`
+//!   says whether the gate may make a callback that never came (`missing_after`), and if not, why not.
 
 use std::time::Duration;
 

@@ -8,7 +8,7 @@ use super::{
     amount,
     contract::{Ack, LateMove, Moves, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
     extract::{Reader, Value},
-    inquiry::{Inquiry, NoEvent, Question, access::Access, moved},
+    inquiry::{Inquiry, Missing, NoEvent, Question, access::Access, moved},
     signature::{self, BodyMac},
 };
 use crate::callback::{Alias, Event, State};
@@ -68,7 +68,7 @@ static INQUIRY: Inquiry = Inquiry {
     headers: &[("gocardless-version", "2015-07-06")],
     access: Access::Bearer,
     read: asked,
-    notice: None,
+    missing: Missing::Not("an event has an id that nobody else can give it, and the real one would go through as well"),
     sources: &["https://developer.gocardless.com/api-reference/#payments-get-a-single-payment"],
 };
 

@@ -4,6 +4,7 @@ pub mod access;
 
 use std::{borrow::Cow, collections::HashMap, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use http::{HeaderMap, Method, Uri};
 
 use self::access::{Access, Credential};
@@ -29,22 +30,77 @@ pub struct Inquiry {
     pub access: Access,
     /// Reads the answer: which payment it is about, what has become of it (`facts` and all), and its other names.
     pub read: fn(Value<'_>) -> Result<Event, NoEvent>,
-    /// How a callback that never came can be made of an answer. Only where its callbacks tell nothing but which payment they
-    /// are about: whatever says more is the provider's to say.
-    pub notice: Option<Notice>,
+    /// Whether a callback that never came can be made of an answer. Only what would be the same as the provider's own, down to
+    /// what it is known by: else the real one, when it comes late, is another one.
+    pub missing: Missing,
     /// Where this stands: addresses of its manuals.
     pub sources: &'static [&'static str],
 }
 
-/// A callback that says nothing but which payment it is about: a POST to the address that the provider was given for it.
+/// Whether a callback that never came can be made.
+#[derive(Debug)]
+pub enum Missing {
+    /// So it is.
+    Made(Notice),
+    /// It can't, for this reason, which people read behind "not made: ".
+    Not(&'static str),
+}
+
+impl Missing {
+    /// How it is made, if it is.
+    #[must_use]
+    pub const fn notice(&self) -> Option<&Notice> {
+        match self {
+            Self::Made(notice) => Some(notice),
+            Self::Not(_) => None,
+        }
+    }
+}
+
+/// A callback that can be made of an answer: a POST to where the provider would have called.
 #[derive(Debug)]
 pub struct Notice {
-    /// Where the answer tells that address.
-    pub place: fn(Value<'_>) -> Option<String>,
+    /// As which kind of event the payment is asked about, where that decides about the question.
+    pub event_type: Option<&'static str>,
+    /// Where it goes.
+    pub place: Where,
     /// The content type.
     pub content_type: &'static str,
-    /// The body, for this payment.
-    pub body: fn(&str) -> String,
+    /// The body.
+    pub body: Body,
+}
+
+/// Where a callback would have been sent.
+#[derive(Debug)]
+pub enum Where {
+    /// To the address that the answer tells.
+    Told(fn(Value<'_>) -> Option<String>),
+    /// To where the callback came that told of the payment's beginning.
+    Began,
+}
+
+/// What a callback would have said.
+#[derive(Debug)]
+pub enum Body {
+    /// Nothing but which payment it is about.
+    Names(fn(&str) -> String),
+    /// What the answer says, byte for byte, if this holds of it.
+    Repeats(fn(Value<'_>) -> bool),
+}
+
+impl Notice {
+    /// The callback, by this answer about this payment; `None` where it makes none.
+    fn call(&self, json: Value<'_>, answer: &[u8], reference: &str) -> Option<Call> {
+        let place = match self.place {
+            Where::Told(read) => Some(read(json)?),
+            Where::Began => None,
+        };
+        let body = match self.body {
+            Body::Names(write) => write(reference).into(),
+            Body::Repeats(holds) => holds(json).then(|| Bytes::copy_from_slice(answer))?,
+        };
+        Some(Call { place, body })
+    }
 }
 
 /// What is asked for.
@@ -105,8 +161,8 @@ impl Inquiry {
         let reader = Reader::new(&view, Dialect::Strict);
         match (self.read)(reader.json()) {
             Ok(event) if event.reference == reference => {
-                let place = self.notice.as_ref().and_then(|notice| (notice.place)(reader.json()));
-                Told::Event(Arc::new(Said { event, place }))
+                let call = self.missing.notice().and_then(|notice| notice.call(reader.json(), body, reference));
+                Told::Event(Arc::new(Said { event, call }))
             }
             Ok(_) => Told::Another,
             Err(why) => Told::Nothing(why),
@@ -125,8 +181,17 @@ fn is_plain(name: &str) -> bool {
 pub struct Said {
     /// What has become of it.
     pub event: Event,
-    /// Where it would call, if it tells.
+    /// The callback that it would have made of that, where it can be made.
+    pub call: Option<Call>,
+}
+
+/// A callback made of an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// The address that the answer tells; `None` where it goes to where the payment began.
     pub place: Option<String>,
+    /// The body.
+    pub body: Bytes,
 }
 
 /// What an answer comes to.

@@ -8,7 +8,7 @@ use super::{
     amount,
     contract::{Ack, Keyring, Moves, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
     extract::{Reader, Value},
-    inquiry::{Inquiry, NoEvent, Question, access::Access, moved},
+    inquiry::{Inquiry, Missing, NoEvent, Question, access::Access, moved},
     signature,
 };
 use crate::callback::{Alias, Event, Signature, State, Step};
@@ -54,7 +54,9 @@ static INQUIRY: Inquiry = Inquiry {
     headers: &[],
     access: Access::Basic,
     read: asked,
-    notice: None,
+    missing: Missing::Not(
+        "nobody says where it would call for an order, and an update of a session has an id that nobody else can give it",
+    ),
     sources: &[
         "https://docs.klarna.com/api/ordermanagement/",
         "https://docs.klarna.com/payments/other-products/hosted-payment-page/api-documentation/",

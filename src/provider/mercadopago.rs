@@ -8,7 +8,7 @@ use super::{
     amount,
     contract::{Ack, Keyring, Moves, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
     extract::{Reader, Value},
-    inquiry::{Inquiry, NoEvent, Question, access::Access, listed, moved},
+    inquiry::{Body, Inquiry, Missing, NoEvent, Notice, Question, Where, access::Access, listed, moved},
     signature::{self, Tag},
 };
 use crate::callback::{Event, Signature, State, Step};
@@ -50,19 +50,39 @@ static INQUIRY: Inquiry = Inquiry {
     url: "https://api.mercadopago.com",
     questions: &[Question {
         is_for: |event| {
-            event.event_type.as_deref().is_some_and(|kind| kind == "payment (IPN)" || kind.starts_with("payment."))
+            event.event_type.as_deref().is_some_and(|kind| kind == NOTICE_OF_A_PAYMENT || kind.starts_with("payment."))
         },
         path: "/v1/payments/{reference}",
     }],
     headers: &[],
     access: Access::Bearer,
     read: payment,
-    notice: None,
+    // The older notifications are not signed and have no id.
+    missing: Missing::Made(Notice {
+        event_type: Some(NOTICE_OF_A_PAYMENT),
+        place: Where::Told(notified),
+        content_type: "application/json",
+        body: Body::Names(|payment| {
+            format!("{{\"resource\":\"https://api.mercadopago.com/v1/payments/{payment}\",\"topic\":\"payment\"}}")
+        }),
+    }),
     sources: &[
         "https://www.mercadopago.com.br/developers/en/reference/payments/_payments_id/get",
         "https://github.com/mercadopago/sdk-nodejs/blob/master/src/clients/payment/commonTypes.ts",
     ],
 };
+
+/// What an older notification about a payment is called here.
+const NOTICE_OF_A_PAYMENT: &str = "payment (IPN)";
+
+/// Where an older notification about this payment would be sent, if no newer ones are: those have an id each, so that it would
+/// not be known to be a repeat of them.
+fn notified(payment: Value<'_>) -> Option<String> {
+    let text = |name| payment.get(name).text().ok().flatten();
+    let (address, id) = (text("notification_url")?, text("id")?);
+    let (_, query) = address.split_once('?')?;
+    query.split('&').any(|pair| pair == "source_news=ipn").then(|| format!("{address}&topic=payment&id={id}"))
+}
 
 const HEADER: &str = "x-signature";
 const REQUEST_ID: &str = "x-request-id";

@@ -8,7 +8,7 @@ use super::{
     amount,
     contract::{Ack, Keyring, Moves, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
     extract::{Reader, Value, decimal},
-    inquiry::{Inquiry, NoEvent, Question, access::Access, moved},
+    inquiry::{Body, Inquiry, Missing, NoEvent, Notice, Question, Where, access::Access, moved},
     signature::{self, Hash, Tag},
 };
 use crate::callback::{Event, Signature, State, Step};
@@ -51,7 +51,13 @@ static INQUIRY: Inquiry = Inquiry {
     headers: &[],
     access: Access::Basic,
     read: asked,
-    notice: None,
+    // An answer is what a notification says, signed like one.
+    missing: Missing::Made(Notice {
+        event_type: None,
+        place: Where::Began,
+        content_type: "application/json",
+        body: Body::Repeats(|status| status.get("signature_key").is_there()),
+    }),
     sources: &[
         "https://docs.midtrans.com/reference/get-transaction-status",
         "https://docs.midtrans.com/reference/api-authorization",

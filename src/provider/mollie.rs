@@ -12,7 +12,7 @@ use super::{
     amount,
     contract::{Ack, Keyring, LateMove, Moves, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
     extract::{Found, Place, Reader, Value, decimal},
-    inquiry::{Inquiry, NoEvent, Notice, Question, access::Access, listed, moved},
+    inquiry::{Body, Inquiry, Missing, NoEvent, Notice, Question, Where, access::Access, listed, moved},
     signature::{self, BodyMac},
 };
 use crate::callback::{Alias, Event, Signature, State, Step};
@@ -68,10 +68,11 @@ static INQUIRY: Inquiry = Inquiry {
     headers: &[],
     access: Access::Bearer,
     read: payment,
-    notice: Some(Notice {
-        place: |payment| payment.get("webhookUrl").text().ok().flatten().map(Cow::into_owned),
+    missing: Missing::Made(Notice {
+        event_type: None,
+        place: Where::Told(|payment| payment.get("webhookUrl").text().ok().flatten().map(Cow::into_owned)),
         content_type: "application/x-www-form-urlencoded",
-        body: |reference| format!("id={reference}"),
+        body: Body::Names(|reference| format!("id={reference}")),
     }),
     sources: &["https://docs.mollie.com/reference/get-payment", "https://docs.mollie.com/reference/authentication"],
 };

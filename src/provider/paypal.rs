@@ -8,7 +8,7 @@ use super::{
     amount,
     contract::{Ack, Keyring, Moves, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
     extract::{Reader, Value, decimal},
-    inquiry::{Inquiry, NoEvent, Question, access::Access},
+    inquiry::{Inquiry, Missing, NoEvent, Question, access::Access},
     signature,
 };
 use crate::{
@@ -62,7 +62,7 @@ static INQUIRY: Inquiry = Inquiry {
     headers: &[],
     access: Access::Exchanged("/v1/oauth2/token"),
     read: asked,
-    notice: None,
+    missing: Missing::Not("it signs with a key of its own, and an event has an id that nobody else can give it"),
     sources: &[
         "https://developer.paypal.com/api/rest/authentication/",
         "https://developer.paypal.com/docs/api/payments/v2/#captures_get",

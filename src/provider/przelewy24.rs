@@ -9,7 +9,7 @@ use super::{
     amount,
     contract::{Ack, Keyring, Moves, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
     extract::{Reader, Value},
-    inquiry::{Inquiry, NoEvent, Question, access::Access},
+    inquiry::{Inquiry, Missing, NoEvent, Question, access::Access},
     signature::{self, Hash, Tag},
 };
 use crate::callback::{Alias, Event, Signature, State};
@@ -49,7 +49,7 @@ static INQUIRY: Inquiry = Inquiry {
     headers: &[],
     access: Access::Basic,
     read: asked,
-    notice: None,
+    missing: Missing::Not("it calls for what is paid and never before, and so nobody knows by which name to ask"),
     sources: &["https://developers.przelewy24.pl/", "https://github.com/ingameltd/node-przelewy24"],
 };
 

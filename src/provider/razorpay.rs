@@ -8,7 +8,7 @@ use super::{
     amount,
     contract::{Ack, LateMove, Moves, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
     extract::{Reader, Value},
-    inquiry::{Inquiry, NoEvent, Question, access::Access, moved},
+    inquiry::{Inquiry, Missing, NoEvent, Question, access::Access, moved},
     signature::{self, BodyMac},
 };
 use crate::callback::{Alias, Event, State, Step};
@@ -54,7 +54,7 @@ static INQUIRY: Inquiry = Inquiry {
     headers: &[],
     access: Access::Basic,
     read: asked,
-    notice: None,
+    missing: Missing::Not("an event has an id that nobody else can give it, and the real one would go through as well"),
     sources: &[
         "https://razorpay.com/docs/api/payments/fetch-with-id/",
         "https://razorpay.com/docs/api/authentication/",

@@ -8,7 +8,7 @@ use super::{
     amount,
     contract::{Ack, Keyring, Moves, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
     extract::{Reader, Value},
-    inquiry::{Inquiry, NoEvent, Question, access::Access, moved},
+    inquiry::{Inquiry, Missing, NoEvent, Question, access::Access, moved},
     signature::{self, Tag},
 };
 use crate::callback::{Event, Signature, State};
@@ -56,7 +56,7 @@ static INQUIRY: Inquiry = Inquiry {
     headers: &[],
     access: Access::Bearer,
     read: asked,
-    notice: None,
+    missing: Missing::Not("an event has an id that nobody else can give it, and the real one would go through as well"),
     sources: &["https://developer.squareup.com/reference/square/payments-api/get-payment"],
 };
 

@@ -8,7 +8,7 @@ use super::{
     amount,
     contract::{Ack, Keyring, LateMove, Moves, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
     extract::{Reader, Value},
-    inquiry::{Inquiry, NoEvent, Question, access::Access, moved},
+    inquiry::{Inquiry, Missing, NoEvent, Question, access::Access, moved},
     signature::{self, Tag},
 };
 use crate::{
@@ -76,7 +76,7 @@ static INQUIRY: Inquiry = Inquiry {
     headers: &[("stripe-version", "2022-11-15")],
     access: Access::Bearer,
     read: asked,
-    notice: None,
+    missing: Missing::Not("an event has an id that nobody else can give it, and the real one would go through as well"),
     sources: &[
         "https://docs.stripe.com/api/payment_intents/object",
         "https://docs.stripe.com/api/charges/object",

@@ -11,7 +11,7 @@ use super::{
     contract::{Ack, Keyring, Moves, Provider, Scheme, Secret, SecretKind, Signing, Unrecognised, facts},
     extract::{Reader, Value},
     inquiry::{
-        Inquiry, NoEvent, Question,
+        Inquiry, Missing, NoEvent, Question,
         access::{Access, SignedBy, Unsigned},
     },
     signature::{self, VerifyingKey},
@@ -58,7 +58,7 @@ static INQUIRY: Inquiry = Inquiry {
     headers: &[],
     access: Access::Signed(SignedBy { message, request, serial: true }),
     read: asked,
-    notice: None,
+    missing: Missing::Not("it signs with a key of its own, and a notice has an id that nobody else can give it"),
     sources: &[
         "https://pay.weixin.qq.com/doc/v3/merchant/4012791858",
         "https://pay.weixin.qq.com/doc/v3/merchant/4012365336",

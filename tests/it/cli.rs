@@ -40,6 +40,10 @@ fn every_provider_is_listed_with_what_it_can_do() {
     assert_eq!((&known("mollie")["inquire"], &known("stripe")["inquire"]), (&json!("unclear"), &json!("always")));
     let made = |name: &str| known(name)["missing_callbacks"].clone();
     assert_eq!((made("mollie"), made("stripe")), (json!(true), json!(false)));
+    for known in &told {
+        let why = known["not_made"].as_str().unwrap_or_default();
+        assert_eq!(known["missing_callbacks"] == true, why.is_empty(), "{known}");
+    }
     assert_eq!(known("alipay")["ack"], json!({ "status": 200, "content_type": "text/plain", "body": "success" }));
     assert_eq!((&known("paddle")["waits_seconds"], &known("paddle")["retries_seconds"]), (&json!(5), &json!(259_200)));
 }

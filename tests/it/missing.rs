@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use ring::digest;
+use serde_json::{Value, json};
 
 use crate::support::{
     Office, Standing, Till,
@@ -49,7 +50,44 @@ async fn begins(gate: &Standing, office: &mut Office) {
 }
 
 fn counted(gate: &Standing, result: &str) -> f64 {
-    gate.figure(&format!("missing_callbacks_total{{provider=\"mollie\",result=\"{result}\"}}"))
+    counted_of(gate, "mollie", result)
+}
+
+fn counted_of(gate: &Standing, provider: &str, result: &str) -> f64 {
+    gate.figure(&format!("missing_callbacks_total{{provider=\"{provider}\",result=\"{result}\"}}"))
+}
+
+/// A gate that waits for payments of this provider, of which more is said.
+async fn waits_for(provider: &str, more: &str, till: &Till, office: &Office) -> Standing {
+    let url = till.url();
+    let config = format!(
+        "[[rule]]\npath = '/hook/{{account}}'\nprovider = '{provider}'\nhold = '0s'\n\
+         [provider.{provider}]\napi_url = '{url}'\nmissing_after = '1s'\n{more}"
+    );
+    Standing::before(&office.url(), &config).await
+}
+
+fn tells(target: &str, body: &Value) -> String {
+    post(target, "Content-Type: application/json\r\n", &body.to_string())
+}
+
+async fn accepted(gate: &Standing, office: &mut Office, request: String) {
+    let told = gate.begin(request).await;
+    office.next().await.answer(BRACKETS);
+    told.await.unwrap().is_brackets();
+}
+
+/// A status of Midtrans's, signed as its notifications are, unless it is not.
+fn midtrans(status: &str, code: &str, signed: bool) -> Value {
+    let mut said = json!({
+        "transaction_id": "t-1", "order_id": "INV-1", "transaction_status": status, "status_code": code,
+        "gross_amount": "121.00", "currency": "EUR", "fraud_status": "accept",
+    });
+    if signed {
+        let made = digest::digest(&digest::SHA512, format!("INV-1{code}121.00server").as_bytes());
+        said["signature_key"] = made.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<String>().into();
+    }
+    said
 }
 
 /// What was made is what Mollie would have sent.
@@ -197,4 +235,68 @@ async fn a_gate_that_was_down_when_the_time_came_asks_when_it_is_up_again() {
     gate.signal("TERM");
     let (_, log) = gate.end().await;
     assert!(log.contains("nobody has called about a payment that is paid"), "{log}");
+}
+
+#[tokio::test]
+async fn what_midtrans_never_told_is_what_it_answers_and_goes_where_it_told_of_the_beginning() {
+    const KEYS: &str = "secrets = [{ value = 'server' }]\napi_keys = [{ value = 'server:' }]\n";
+    let (till, mut office) = (Till::open().await, Office::open().await);
+    let gate = waits_for("midtrans", KEYS, &till, &office).await;
+    let settled = midtrans("settlement", "200", true);
+    till.at("GET /v2/t-1/status", 200, settled.clone());
+    accepted(&gate, &mut office, tells("/hook/a?x=1", &midtrans("pending", "201", true))).await;
+    let visit = office.next().await;
+    assert_eq!((visit.line(), visit.body.as_str()), ("POST /hook/a?x=1 HTTP/1.1", settled.to_string().as_str()));
+    assert!(visit.head.one("user-agent").contains("nobody called"));
+    visit.answer(BRACKETS);
+    gate.until("it is counted", || counted_of(&gate, "midtrans", "delivered") == 1.0).await;
+    assert_eq!(gate.ask(tells("/hook/a?x=1", &settled)).await.decision(), "replayed");
+    assert!(office.is_quiet());
+}
+
+#[tokio::test]
+async fn nothing_is_made_of_an_answer_of_midtrans_that_it_has_not_signed_or_signed_otherwise() {
+    const KEYS: &str = "secrets = [{ value = 'server' }]\napi_keys = [{ value = 'server:' }]\n";
+    let mut forged = midtrans("settlement", "200", true);
+    forged["signature_key"] = "00".repeat(64).into();
+    for answer in [midtrans("settlement", "200", false), forged] {
+        let (till, mut office) = (Till::open().await, Office::open().await);
+        let gate = waits_for("midtrans", KEYS, &till, &office).await;
+        till.at("GET /v2/t-1/status", 200, answer);
+        accepted(&gate, &mut office, tells("/hook/a", &midtrans("pending", "201", true))).await;
+        gate.until("it is over", || counted_of(&gate, "midtrans", "placeless") == 1.0).await;
+        assert!(office.is_quiet());
+    }
+}
+
+#[tokio::test]
+async fn what_mercado_pago_never_told_goes_as_an_older_notification_to_where_they_are_wanted() {
+    let pix = |status: &str, address: &str| json!({ "id": 1300, "status": status, "transaction_amount": 121, "currency_id": "BRL", "notification_url": address });
+    let told = json!({ "resource": "https://api.mercadopago.com/v1/payments/1300", "topic": "payment" });
+    for (address, target) in [
+        ("https://pay.example/hook/a?source_news=ipn", Some("/hook/a?source_news=ipn&topic=payment&id=1300")),
+        ("https://pay.example/hook/a?x=1&source_news=ipn", Some("/hook/a?x=1&source_news=ipn&topic=payment&id=1300")),
+        // Newer ones are sent there as well, or alone.
+        ("https://pay.example/hook/a", None),
+        ("https://pay.example/hook/a?source_news=webhooks", None),
+    ] {
+        let (till, mut office) = (Till::open().await, Office::open().await);
+        let gate = waits_for("mercadopago", "api_keys = [{ value = 'key_1' }]\n", &till, &office).await;
+        till.at("GET /v1/payments/1300", 200, pix("pending", address));
+        accepted(&gate, &mut office, tells("/hook/a?topic=payment&id=1300", &told)).await;
+        till.at("GET /v1/payments/1300", 200, pix("approved", address));
+        let Some(target) = target else {
+            gate.until("it is over", || counted_of(&gate, "mercadopago", "placeless") == 1.0).await;
+            assert!(office.is_quiet());
+            continue;
+        };
+        let visit = office.next().await;
+        assert_eq!(visit.line(), format!("POST {target} HTTP/1.1"));
+        let body: Value = serde_json::from_str(&visit.body).unwrap();
+        assert_eq!((&body["topic"], visit.head.one("host")), (&json!("payment"), "pay.example"));
+        visit.answer(BRACKETS);
+        gate.until("it is counted", || counted_of(&gate, "mercadopago", "delivered") == 1.0).await;
+        assert_eq!(gate.ask(tells(target, &body)).await.decision(), "replayed");
+        assert!(office.is_quiet());
+    }
 }
