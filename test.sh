@@ -155,13 +155,15 @@ fuzzing() {
   done
 }
 
-# Asked for only, for it needs the network: packages of others are run, in a Python of their own.
+# Asked for only, for it needs the network: packages of others are run, in a Python and a folder of their own.
 libraries() {
-  local python
-  python=$(mktemp -d)
-  python3 -m venv "$python"
-  "$python/bin/python" tests/sdk/cross.py "${CARGO_TARGET_DIR:-$PWD/target}/debug/oncegate"
-  rm -r "$python"
+  local apart gate=${CARGO_TARGET_DIR:-$PWD/target}/debug/oncegate
+  has npm || { missing=(npm); packages; }
+  apart=$(mktemp -d)
+  python3 -m venv "$apart"
+  "$apart/bin/python" tests/sdk/cross.py "$gate"
+  node tests/sdk/cross.mjs "$gate" "$apart"
+  rm -r "$apart"
 }
 
 step() {
