@@ -151,7 +151,7 @@ fuzzing() {
     # What is slow or greedy is a fault as well.
     SEEDS="$built/seeds/$door" "$built/$host/debug/$door" -max_total_time="${FUZZ_SECONDS:-60}" -timeout=10 \
       -rss_limit_mb=1024 -max_len=8192 -print_final_stats=1 -artifact_prefix="$built/faults/$door-" \
-      "$built/corpus/$door" "$built/seeds/$door" 2>&1 | grep -vE '^#|NEW_FUNC|^INFO'
+      "$built/corpus/$door" "$built/seeds/$door" 2>&1 | grep -vE '^#|^"|^WARNING|NEW_FUNC|^INFO'
   done
 }
 
