@@ -61,6 +61,30 @@ async fn what_happened_four_times_is_delivered_four_times_however_often_it_is_to
 }
 
 #[tokio::test]
+async fn a_payers_name_that_an_answer_told_is_known_when_nobody_answers_any_more() {
+    let (till, mut office) = (Till::open().await, Office::open().await);
+    till.knows("tr_1", "paid", HASH);
+    let gate = Standing::before(&office.url(), &asking(&till)).await;
+    let told = gate.begin(mollie("tr_1")).await;
+    office.next().await.answer(BRACKETS);
+    told.await.unwrap().is_brackets();
+    till.answers("tr_1", json!({}));
+    let webhook = gate.begin(mollie("tr_1")).await;
+    let in_the_app = office.next().await;
+    let payer = gate.begin(back(HASH)).await;
+    let stranger = gate.begin(back("h2")).await;
+    let visit = office.next().await;
+    assert!(visit.line().contains("h2"), "{}", visit.line());
+    visit.answer(WELCOME);
+    stranger.await.unwrap().is_welcome();
+    assert!(office.is_quiet_for(ms(100)).await);
+    in_the_app.answer(BRACKETS);
+    webhook.await.unwrap().is_brackets();
+    office.next().await.answer(WELCOME);
+    payer.await.unwrap().is_welcome();
+}
+
+#[tokio::test]
 async fn twins_that_come_at_once_make_one_request_and_are_asked_about_together() {
     let (till, mut office) = (Till::open().await, Office::open().await);
     till.knows("tr_1", "paid", HASH);
