@@ -1,7 +1,8 @@
-//! Asks the app's own database, and only asks: for another name of a payment, and whether a payment was booked.
+//! Asks the app's own database, or its API, and only asks: for another name of a payment, and whether a payment was booked.
 //!
 //! Whatever goes wrong, the caller hears that nothing is known, which makes a lock wider, and leaves an unknown unknown.
 
+mod api;
 mod examine;
 mod mysql;
 mod options;
@@ -22,9 +23,10 @@ use tokio::{
     time::Instant,
 };
 
+pub use self::api::ApiOptions;
 pub use self::examine::Remark;
-pub use self::options::{Booking, NameKind, Naming, NoDatabase, Options, Sort};
-use self::pool::Pool;
+pub use self::options::{Booking, NameKind, Naming, NoDatabase, Options, Sort, Source};
+use self::{api::Api, pool::Pool};
 use crate::{
     inquiry::breaker::Breaker,
     outbound::TrustError,
@@ -60,6 +62,9 @@ pub enum Trouble {
     /// Too much is asked already.
     #[error("too much is asked already")]
     Crowded,
+    /// It wants to be left alone for so long.
+    #[error("it is asked too often")]
+    Limited(Duration),
 }
 
 impl Trouble {
@@ -73,6 +78,7 @@ impl Trouble {
             Self::TooSlow => "timeout",
             Self::Resting => "resting",
             Self::Crowded => "crowded",
+            Self::Limited(_) => "limited",
         }
     }
 
@@ -85,10 +91,11 @@ impl Trouble {
 /// What a query found: the first column of each row, without those that hold nothing.
 pub type Found = Result<Arc<[String]>, Trouble>;
 
-/// The database, with what has to be known from one question to the next.
+/// Whoever can be asked, with what has to be known from one question to the next.
 pub struct Lookup {
     options: Options,
-    database: Database,
+    database: Option<Database>,
+    api: Option<Api>,
     /// Questions under way; one more waits for its turn.
     places: Semaphore,
     breaker: Mutex<Breaker>,
@@ -111,16 +118,18 @@ impl Lookup {
     ///
     /// # Errors
     ///
-    /// When there are no authorities by which the database could be told from an impostor.
+    /// When there are no authorities by which who is asked could be told from an impostor.
     pub fn new(options: Options, clock: SteadyClock, metrics: Arc<Metrics>) -> Result<Arc<Self>, TrustError> {
-        let database = match options.sort {
-            Sort::MySql => Database::MySql(Pool::new(mysql::MySql::new(&options)?)),
-            Sort::Postgres => Database::Postgres(Box::new(Pool::new(postgres::Postgres::new(&options)?))),
+        let database = match options.database.as_ref().map(|source| source.sort) {
+            None => None,
+            Some(Sort::MySql) => Some(Database::MySql(Pool::new(mysql::MySql::new(&options)?))),
+            Some(Sort::Postgres) => Some(Database::Postgres(Box::new(Pool::new(postgres::Postgres::new(&options)?)))),
         };
-        let told = options.queries().map(|_| AtomicBool::default()).collect();
+        let api = options.api.clone().map(|api| Api::new(api, options.ca.as_deref(), clock)).transpose()?;
+        let told = options.places().map(|_| AtomicBool::default()).collect();
         let places = Semaphore::new(options.connections);
         let (breaker, under_way, waiting) = (Mutex::default(), DashMap::new(), AtomicUsize::new(0));
-        Ok(Arc::new(Self { options, database, places, breaker, under_way, waiting, told, clock, metrics }))
+        Ok(Arc::new(Self { options, database, api, places, breaker, under_way, waiting, told, clock, metrics }))
     }
 
     /// What may be asked.
@@ -143,15 +152,45 @@ impl Lookup {
         asked
     }
 
-    /// Whether the app has booked the payment that this provider calls so; `None` where no query tells. Nobody shares an answer:
-    /// it is about the time at which it was asked for.
+    /// Whether the app has booked the payment that this provider calls so; `None` where nobody tells. The API is asked where the
+    /// database can't say. Nobody shares an answer: it is about the time at which it was asked for.
     pub async fn is_booked(&self, provider: &str, reference: &str) -> Option<Result<bool, Trouble>> {
         let at = self.options.booked.iter().position(|booking| booking.provider == provider)?;
         let place = self.options.names.len() + at;
-        if reference.len() > LONGEST {
-            return Some(Err(Trouble::Query("the reference is too long to be looked for".to_owned())));
+        let said = match self.options.query(place) {
+            Some(_) if self.database.is_some() => Some(self.is_in_the_database(place, reference).await),
+            _ => None,
+        };
+        match (&self.api, said) {
+            (Some(api), None | Some(Err(_))) => Some(self.is_told_by(api, reference).await),
+            (_, said) => said,
         }
-        Some(match self.put(place, reference).await {
+    }
+
+    async fn is_told_by(&self, api: &Api, reference: &str) -> Result<bool, Trouble> {
+        let started = Instant::now();
+        let said = api.is_booked(reference).await;
+        self.metrics.lookup_seconds.observe(started.elapsed().as_secs_f64());
+        self.metrics.count_lookup(match &said {
+            Ok(true) => "found",
+            Ok(false) => "not_found",
+            Err(trouble) => trouble.as_str(),
+        });
+        if let Err(trouble) = &said {
+            tracing::warn!(
+                key = "lookup.api",
+                why = api::in_words(trouble),
+                "a question to the app's API has no answer"
+            );
+        }
+        said
+    }
+
+    async fn is_in_the_database(&self, place: usize, reference: &str) -> Result<bool, Trouble> {
+        if reference.len() > LONGEST {
+            return Err(Trouble::Query("the reference is too long to be looked for".to_owned()));
+        }
+        match self.put(place, reference).await {
             Ok(found) if found.is_empty() => Ok(false),
             // Databases compare in ways of their own: what is another's, or may be, confirms nothing.
             Ok(found) if found.iter().all(|found| found != reference) => {
@@ -161,7 +200,7 @@ impl Lookup {
             }
             Ok(_) => Ok(true),
             Err(trouble) => Err(trouble),
-        })
+        }
     }
 
     /// Puts one question, and counts what came of it.
@@ -198,12 +237,13 @@ impl Lookup {
     }
 
     async fn query(&self, place: usize, value: &str) -> Result<Vec<String>, Trouble> {
-        let Some(sql) = self.options.queries().nth(place) else {
+        let Some(sql) = self.options.query(place) else {
             return Err(Trouble::Query("there is none".to_owned()));
         };
         let found = match &self.database {
-            Database::MySql(pool) => pool.ask(sql, value).await?,
-            Database::Postgres(pool) => pool.ask(sql, value).await?,
+            Some(Database::MySql(pool)) => pool.ask(sql, value).await?,
+            Some(Database::Postgres(pool)) => pool.ask(sql, value).await?,
+            None => return Err(Trouble::Query("there is no database".to_owned())),
         };
         if found.len() > MOST_FOUND {
             let why = format!("it finds more than {MOST_FOUND} rows for one value");

@@ -221,10 +221,14 @@ fn gateway(a: &GatewayOptions, b: &GatewayOptions) -> [(&'static str, bool, Effe
     ]
 }
 
-fn lookup(a: &lookup::Options, b: &lookup::Options) -> [(&'static str, bool, Effect); 6] {
-    let lookup::Options { url, sort: _, ca, ca_content, timeout, connections, names, booked } = a;
+fn lookup(a: &lookup::Options, b: &lookup::Options) -> [(&'static str, bool, Effect); 8] {
+    let lookup::Options { database, api, ca, ca_content, timeout, connections, names, booked } = a;
+    let at = |api: &Option<lookup::ApiOptions>| api.as_ref().map(|api| api.url.clone());
+    let with = |api: &Option<lookup::ApiOptions>| api.as_ref().map(|api| api.token.clone());
     [
-        ("url", *url != b.url, Live),
+        ("url", *database != b.database, Live),
+        ("api", at(api) != at(&b.api), Live),
+        ("api_token", with(api) != with(&b.api), Live),
         ("ca", *ca != b.ca || *ca_content != b.ca_content, Live),
         ("timeout", *timeout != b.timeout, Live),
         ("connections", *connections != b.connections, Live),
@@ -417,6 +421,8 @@ mod tests {
             "connections = 7",
             "names = [{ from = 'reference.mollie', to = 'order', sql = 'SELECT ?' }]",
             "booked = [{ from = 'reference.mollie', sql = 'SELECT ?' }]",
+            "api = 'http://localhost:7'\nlookup.api_token = { value = 't' }",
+            "api_token = { value = 'other' }\nlookup.api = 'http://localhost:8'",
         ];
         assert_eq!(keys.len(), others.len());
         for (key, changed) in keys.iter().zip(others) {
@@ -424,6 +430,8 @@ mod tests {
             let before = match **key {
                 // With the first of these comes another default.
                 "booked" => format!("{url}{}", line.replace('?', "1 + ?")),
+                "api" => format!("{url}{}", line.replace(":7", ":8")),
+                "api_token" => format!("{url}{}", line.replace("other", "t")),
                 _ => url.to_owned(),
             };
             let after = if **key == "url" { line } else { format!("{url}{line}") };

@@ -60,7 +60,10 @@ pub const SECTIONS: &[SectionKeys] = &[
         section: "store",
         keys: &["engine", "path", "durable", "keys", "max_remembered", "history", "history_retention"],
     },
-    SectionKeys { section: "lookup", keys: &["url", "ca", "timeout", "connections", "names", "booked"] },
+    SectionKeys {
+        section: "lookup",
+        keys: &["url", "ca", "timeout", "connections", "names", "booked", "api", "api_token"],
+    },
     SectionKeys { section: "admin", keys: &["listen", "token"] },
     SectionKeys { section: "log", keys: &["format", "level", "callbacks"] },
     SectionKeys {

@@ -2,6 +2,8 @@
 
 use std::{cell::Cell, path::PathBuf, time::Duration};
 
+use http::Uri;
+
 use super::{
     provider::{World, is_written_in_clear, secret},
     report::Source,
@@ -10,7 +12,7 @@ use super::{
     tree::{Node, Value},
 };
 use crate::{
-    lookup::{Booking, NameKind, Naming, Options, Sort},
+    lookup::{ApiOptions, Booking, NameKind, Naming, Options, Sort},
     provider::contract::{Secret, SecretKind},
     watch::Content,
 };
@@ -22,9 +24,10 @@ const LONGEST: Duration = Duration::from_secs(5);
 /// How many connections, where nothing is said.
 const CONNECTIONS: usize = 4;
 
-/// Reads `[lookup]`; `None` where no database is named.
+/// Reads `[lookup]`; `None` where nobody is named who could be asked.
 pub fn read(section: &mut Section<'_>, world: &World<'_>) -> Option<Options> {
     let url = address(section, world);
+    let api = api(section, world);
     let timeout = section.get_with("timeout", TIMEOUT, |node| match Duration::read(node)? {
         time if time.is_zero() || time > LONGEST => {
             Err(Problem::new(format!("{node} is not between 0 and 5s"), "callbacks wait for it: write \"500ms\""))
@@ -35,14 +38,46 @@ pub fn read(section: &mut Section<'_>, world: &World<'_>) -> Option<Options> {
     let names = section.find_with("names", |node| each(node, FORM, |item| naming(item, world)));
     let booked = section.find_with("booked", |node| bookings(node, world));
     let ca: Option<PathBuf> = section.find("ca");
-    let Some(url) = url else {
-        for key in ["names", "booked"] {
+    let (names, booked) = (names.unwrap_or_default(), booked.unwrap_or_default());
+    if url.is_none() {
+        for key in ["names", "booked"].into_iter().filter(|key| *key == "names" || api.is_none()) {
             if is_the_users(section, key) {
                 section.warn(key, "nothing is asked where no database is named", "write `url`, or leave it out");
             }
         }
-        return None;
+    }
+    if api.is_some() && booked.is_empty() {
+        section.warn(
+            "api",
+            "nobody says about whose payments to ask",
+            "write booked = [{ from = \"reference.mollie\" }]",
+        );
+    }
+    if api.is_none() {
+        for (i, _) in booked.iter().enumerate().filter(|(_, booking)| booking.sql.is_none()) {
+            section.fault("booked", format!("[{i}]: `sql` is missing, and there is no `api` to ask"), BOOKED);
+        }
+    }
+    let ca_content = ca.as_deref().and_then(|path| match (world.file)(path) {
+        Ok(bytes) => Some(Content::of(&bytes)),
+        Err(error) => {
+            section.fault("ca", format!("the file cannot be read: {error}"), "let the gate's user read it");
+            None
+        }
+    });
+    let (names, database) = match url {
+        Some(url) => {
+            let sort = sort(section, &url, &names, &booked)?;
+            (names.into(), Some(crate::lookup::Source { url, sort }))
+        }
+        None if api.is_none() => return None,
+        None => ([].into(), None),
     };
+    Some(Options { database, api, ca, ca_content, timeout, connections, names, booked: booked.into() })
+}
+
+/// What kind of database it is, if address and queries are in order.
+fn sort(section: &mut Section<'_>, url: &Secret, names: &[Naming], booked: &[Booking]) -> Option<Sort> {
     let text = std::str::from_utf8(url.expose()).unwrap_or_default();
     let sort = match Options::sort_of(text) {
         Ok((sort, overheard)) => {
@@ -63,7 +98,6 @@ pub fn read(section: &mut Section<'_>, world: &World<'_>) -> Option<Options> {
             None
         }
     };
-    let (names, booked) = (names.unwrap_or_default(), booked.unwrap_or_default());
     if names.is_empty() && booked.is_empty() {
         section.warn("url", "there is nothing to ask of it", "write `names` or `booked`, or take a preset that does");
     }
@@ -77,18 +111,43 @@ pub fn read(section: &mut Section<'_>, world: &World<'_>) -> Option<Options> {
         let message = format!("[{i}].sql: nothing in it stands for the {} that is asked with", naming.from);
         section.fault("names", message, format!("write {asks} where it belongs: {place} take it there"));
     }
-    for (i, booking) in booked.iter().enumerate().filter(|(_, booking)| without(&booking.sql)) {
+    for (i, booking) in booked.iter().enumerate().filter(|(_, booking)| booking.sql.as_deref().is_some_and(without)) {
         let message = format!("[{i}].sql: nothing in it stands for the reference of {}", booking.provider);
         section.fault("booked", message, format!("write {asks} where it belongs: {place} take it there"));
     }
-    let ca_content = ca.as_deref().and_then(|path| match (world.file)(path) {
-        Ok(bytes) => Some(Content::of(&bytes)),
-        Err(error) => {
-            section.fault("ca", format!("the file cannot be read: {error}"), "let the gate's user read it");
+    Some(sort)
+}
+
+/// Invoice Ninja's API, if it may be asked.
+fn api(section: &mut Section<'_>, world: &World<'_>) -> Option<ApiOptions> {
+    let url: Option<Uri> = section.find_with("api", super::provider::api_url).and_then(|url| url.parse().ok());
+    let in_clear = Cell::new(false);
+    let token = section.find_with("api_token", |node| {
+        in_clear.set(is_written_in_clear(node));
+        secret(node, &|_| SecretKind::Token, world)
+    });
+    if in_clear.get() {
+        let message = "a token stands in the file itself, for every reader and every backup of it";
+        section.warn("api_token", message, "write { env = \"NAME\" } or { file = \"/path\" }");
+    }
+    let here = |url: &Uri| matches!(url.host(), Some("localhost" | "127.0.0.1" | "[::1]"));
+    if url.as_ref().is_some_and(|url| url.scheme_str() == Some("http") && !here(url)) {
+        section.warn("api", "the token and the names of payments travel unencrypted", "write https://");
+    }
+    match (url, token) {
+        (Some(url), Some(token)) => Some(ApiOptions { url, token }),
+        (Some(_), None) => {
+            if !section.has("api_token") {
+                section.fault("api", "without a token it lets nobody in", "write api_token = { env = \"NAME\" }");
+            }
             None
         }
-    });
-    Some(Options { url, sort, ca, ca_content, timeout, connections, names: names.into(), booked: booked.into() })
+        (None, Some(_)) => {
+            section.warn("api_token", "nobody is asked with it", "write api = \"https://…\", or leave it out");
+            None
+        }
+        (None, None) => None,
+    }
 }
 
 /// The address, with its password.
@@ -167,9 +226,16 @@ fn bookings(node: &Node, world: &World<'_>) -> Result<Vec<Booking>, Problem> {
 }
 
 fn booking(node: &Node, world: &World<'_>) -> Result<Booking, Problem> {
-    let [from, sql] = parts(node, ["from", "sql"], BOOKED)?;
+    let table = node.as_table().filter(|table| !table.contains_key("sql"));
+    let (from, sql) = match table {
+        Some(_) => (parts(node, ["from"], BOOKED)?[0], None),
+        None => {
+            let [from, sql] = parts(node, ["from", "sql"], BOOKED)?;
+            (from, Some(query(sql)?.into()))
+        }
+    };
     match kind(from, world)? {
-        NameKind::Reference(provider) => Ok(Booking { provider, sql: query(sql)?.into() }),
+        NameKind::Reference(provider) => Ok(Booking { provider, sql }),
         NameKind::Alias(kind) => {
             Err(Problem::new(format!("what is booked is told by a reference, and {kind} is none"), BOOKED))
         }

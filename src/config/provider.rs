@@ -443,7 +443,8 @@ pub(super) fn is_written_in_clear(node: &Node) -> bool {
     node.as_table().is_some_and(|table| table.contains_key("value"))
 }
 
-fn api_url(node: &Node) -> Result<String, Problem> {
+/// The address of an API, without a slash at its end.
+pub fn api_url(node: &Node) -> Result<String, Problem> {
     let no = || Problem::new(format!("{node} is no address of an API"), "write \"https://api.example.org\"");
     let text = node.as_text().ok_or_else(no)?;
     let uri: Uri = text.parse().map_err(|_| no())?;

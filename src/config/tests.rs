@@ -668,6 +668,12 @@ fn what_can_be_read_by_others_or_does_nothing_is_warned_of() {
         ("[[rule]]\npath = '/x'\nlearn.order = 'location:order'", "tied to nothing"),
         ("[[rule]]\npath = '/x'\nchannel = 'webhook'\nlearn.session = 'set-cookie:s'", "answer to a webhook"),
         ("[[rule]]\non_unknown = 'confirm'", "rule[0].on_unknown: there is nobody to ask whether"),
+        ("[lookup]\napi = 'https://ninja.example'\napi_token = { env = 'T' }", "lookup.api: nobody says about whose"),
+        ("[lookup]\napi_token = { env = 'T' }", "lookup.api_token: nobody is asked with it"),
+        (
+            "preset = 'invoice-ninja'\n[lookup]\napi = 'http://ninja.example'\napi_token = { env = 'T' }",
+            "lookup.api: the token and the names of payments travel unencrypted",
+        ),
         ("[lookup]\nbooked = []", "lookup.booked: nothing is asked where no database is named"),
         ("[[rule]]\nchannel = 'webhook'", "takes every request for a callback"),
         ("[upstream]\nca = '/x.pem'", "only asked about https"),

@@ -1,6 +1,6 @@
 //! Tries every query, and says what the user may do beyond what they need; for a person who asks.
 
-use super::{Database, Lookup, Trouble};
+use super::{Database, Lookup, Trouble, api};
 
 /// Something that a person should know about the database as it is configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,10 +19,27 @@ pub struct Remark {
 const NOBODY: &str = "oncegate-check";
 
 impl Lookup {
-    /// Asks the database itself; nothing is changed there.
+    /// Asks the database and the API themselves; nothing is changed there.
     pub async fn examine(&self) -> Vec<Remark> {
+        let mut remarks = self.examine_database().await;
+        if let Some(api) = &self.api
+            && let Err(trouble) = api.is_booked(NOBODY).await
+        {
+            let (key, message) = ("lookup.api".to_owned(), api::in_words(&trouble));
+            let remedy = match trouble {
+                Trouble::Refused(_) => "give it a token that may view payments (lookup.api_token)",
+                Trouble::Query(_) => "write the address of the app, of version 5",
+                _ => "correct the address, or start the app",
+            };
+            remarks.push(Remark { key, message, remedy: remedy.to_owned(), is_fault: true });
+        }
+        remarks
+    }
+
+    async fn examine_database(&self) -> Vec<Remark> {
         let mut remarks = Vec::new();
-        for place in 0..self.options.queries().count() {
+        let Some(database) = &self.database else { return remarks };
+        for place in self.options.places().filter(|place| self.options.query(*place).is_some()) {
             let Err(trouble) = self.put(place, NOBODY).await else { continue };
             let (key, remedy) = match &trouble {
                 Trouble::Query(_) => {
@@ -32,7 +49,7 @@ impl Lookup {
                 Trouble::Refused(_) => {
                     ("lookup.url".to_owned(), "correct the user, the password or the database's name")
                 }
-                Trouble::Away(_) | Trouble::Resting | Trouble::Crowded => {
+                Trouble::Away(_) | Trouble::Resting | Trouble::Crowded | Trouble::Limited(_) => {
                     ("lookup.url".to_owned(), "correct the address, or start the database")
                 }
             };
@@ -42,7 +59,7 @@ impl Lookup {
                 return remarks;
             }
         }
-        let excess = match &self.database {
+        let excess = match database {
             Database::MySql(pool) => {
                 pool.engine().grants().await.map(|grants| grants.iter().flat_map(|grant| excess_of(grant)).collect())
             }

@@ -2,7 +2,17 @@
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
+use super::api::ApiOptions;
 use crate::{provider::contract::Secret, watch::Content};
+
+/// Where a database is.
+#[derive(Clone, PartialEq)]
+pub struct Source {
+    /// Its address, with the password.
+    pub url: Secret,
+    /// What it is, by the address.
+    pub sort: Sort,
+}
 
 /// What kind of database it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,22 +63,23 @@ pub struct Naming {
     pub sql: Arc<str>,
 }
 
-/// A query that finds whether a payment was booked.
+/// How it is found whether a payment was booked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Booking {
     /// Whose payments it knows of, by their references.
     pub provider: &'static str,
-    /// The query. It finds the reference itself where the payment is there, and nothing where it is not.
-    pub sql: Arc<str>,
+    /// The query. It finds the reference itself where the payment is there, and nothing where it is not. There is none where only
+    /// the API knows.
+    pub sql: Option<Arc<str>>,
 }
 
-/// Everything that is to be known of the app's database.
+/// Everything that is to be known of whom to ask; at least one of the two is there.
 #[derive(Clone, PartialEq)]
 pub struct Options {
-    /// Where it is, with the password.
-    pub url: Secret,
-    /// What it is, by the address.
-    pub sort: Sort,
+    /// The app's database, where it may be asked.
+    pub database: Option<Source>,
+    /// The app's API, where it may be asked.
+    pub api: Option<ApiOptions>,
     /// A PEM file with the authorities to trust instead of the machine's own.
     pub ca: Option<PathBuf>,
     /// What stood in it when this was read.
@@ -86,7 +97,8 @@ pub struct Options {
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Options")
-            .field("sort", &self.sort)
+            .field("sort", &self.database.as_ref().map(|source| source.sort))
+            .field("api", &self.api)
             .field("names", &self.names)
             .field("booked", &self.booked)
             .finish_non_exhaustive()
@@ -118,12 +130,21 @@ impl Options {
         }
     }
 
-    /// Every query, those for names first.
-    pub(super) fn queries(&self) -> impl Iterator<Item = &str> {
-        self.names.iter().map(|naming| &*naming.sql).chain(self.booked.iter().map(|booking| &*booking.sql))
+    /// The places of queries, those for names first.
+    pub(super) fn places(&self) -> std::ops::Range<usize> {
+        0..self.names.len() + self.booked.len()
+    }
+
+    /// The query at this place, if there is one.
+    pub(super) fn query(&self, place: usize) -> Option<&str> {
+        match place.checked_sub(self.names.len()) {
+            None => self.names.get(place).map(|naming| &*naming.sql),
+            Some(place) => self.booked.get(place)?.sql.as_deref(),
+        }
     }
 
     pub(super) fn address(&self) -> &str {
-        std::str::from_utf8(self.url.expose()).unwrap_or_default()
+        let source = self.database.as_ref().map(|source| source.url.expose());
+        std::str::from_utf8(source.unwrap_or_default()).unwrap_or_default()
     }
 }

@@ -56,7 +56,8 @@ pub const INQUIRIES: [&str; 10] =
 pub const MISSING: [&str; 6] = ["delivered", "known", "unpaid", "unknown", "placeless", "off"];
 
 /// What came of a question to the app's own database; the label `result`.
-pub const LOOKUPS: [&str; 8] = ["found", "not_found", "refused", "wrong", "failed", "timeout", "resting", "crowded"];
+pub const LOOKUPS: [&str; 9] =
+    ["found", "not_found", "refused", "wrong", "failed", "timeout", "resting", "crowded", "limited"];
 
 /// What came of asking the app's own books about what was unknown; the label `result`.
 pub const CONFIRMATIONS: [&str; 4] = ["booked", "not_booked", "no_answer", "nobody"];

@@ -28,6 +28,7 @@ mod listener;
 mod lookup;
 mod missing;
 mod money;
+mod ninja;
 mod packaging;
 mod papers;
 mod passthrough;
