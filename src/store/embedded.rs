@@ -122,6 +122,8 @@ struct Inner {
     tail: u64,
     /// The latest moment at which anything was done.
     latest: Timestamp,
+    /// The latest moment that a group tells of.
+    dated: Timestamp,
     /// What the clock had done since the last life.
     jump: Option<Jump>,
     /// The records of history that are on the disk, each with the number of its last line.
@@ -141,6 +143,8 @@ struct Jump {
 
 /// How far the clock may have moved while the gate was down, and how long nothing is forgotten where it moved more.
 const HOUR: Duration = Duration::from_secs(3600);
+/// A store in which nothing happens is dated so often: the end of a quiet night is no jump, even if one date is missed.
+const DATED_EVERY: Duration = Duration::from_secs(20 * 60);
 
 impl Jump {
     /// From the moment of the last commit to what the clock shows, where the store goes on at `now`.
@@ -201,6 +205,7 @@ impl Embedded {
             epoch: 0,
             tail: found.tail.group,
             latest: found.now,
+            dated: found.now,
             jump,
             history: found.history,
             last_line: found.last_line,
@@ -249,9 +254,10 @@ impl Inner {
         self.fault.clone().map_or(Ok(()), Err)
     }
 
-    /// Whether anything has changed that is not in a group yet.
+    /// Whether anything has changed that is not in a group yet, if only the date.
     fn has_work(&self) -> bool {
-        !self.noted.is_empty() || self.state.last_line() > self.last_line
+        let is_dated = self.latest.since(self.dated) < DATED_EVERY;
+        !self.noted.is_empty() || self.state.last_line() > self.last_line || !is_dated
     }
 
     /// What nobody waits for is written within a moment, in which more may come.

@@ -33,6 +33,9 @@ const SECOND: Duration = Duration::from_secs(1);
 #[derive(Default)]
 struct Door {
     refuses: Mutex<usize>,
+    /// A connection stands already.
+    is_at_hand: bool,
+    connected: AtomicUsize,
     sent: AtomicUsize,
 }
 
@@ -41,10 +44,11 @@ impl App for Door {
     type Body = Full<Bytes>;
 
     fn at_hand(&self) -> Option<()> {
-        None
+        self.is_at_hand.then_some(())
     }
 
     async fn connect(&self) -> Result<(), String> {
+        self.connected.fetch_add(1, Ordering::Relaxed);
         sleep(SECOND / 20).await;
         let mut refuses = self.refuses.lock().unwrap();
         if *refuses == 0 {
@@ -120,18 +124,23 @@ impl Scene {
 
 #[tokio::test(start_paused = true)]
 async fn who_would_send_when_he_is_about_to_be_taken_for_dead_does_not_send() {
-    let mut scene = Scene::new(Door::default());
-    let caller = scene.webhook();
-    sleep(SECOND).await;
-    // All that he waits for is the disk.
-    sleep(SECOND * 16).await;
-    scene.goes_on(SECOND * 5).await;
-    assert_eq!(scene.dispatch.app.sent.load(Ordering::Relaxed), 0, "his lease would end while the app is at work");
-    let Reply::Whole(answer) = caller.await.unwrap() else { panic!("an answer of ours") };
-    assert!(answer.status().is_server_error(), "the next redelivery gets a real try: {}", answer.status());
-    scene.webhook();
-    scene.goes_on(SECOND * 5).await;
-    assert_eq!(scene.dispatch.app.sent.load(Ordering::Relaxed), 1);
+    // In two commits with a connection to be made between them, and in one.
+    for is_at_hand in [false, true] {
+        let mut scene = Scene::new(Door { is_at_hand, ..Door::default() });
+        let caller = scene.webhook();
+        sleep(SECOND).await;
+        // All that he waits for is the disk.
+        sleep(SECOND * 16).await;
+        scene.goes_on(SECOND * 5).await;
+        let app = &scene.dispatch.app;
+        assert_eq!(app.connected.load(Ordering::Relaxed), usize::from(!is_at_hand));
+        assert_eq!(app.sent.load(Ordering::Relaxed), 0, "his lease would end while the app is at work");
+        let Reply::Whole(answer) = caller.await.unwrap() else { panic!("an answer of ours") };
+        assert!(answer.status().is_server_error(), "the next redelivery gets a real try: {}", answer.status());
+        scene.webhook();
+        scene.goes_on(SECOND * 5).await;
+        assert_eq!(scene.dispatch.app.sent.load(Ordering::Relaxed), 1);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -472,6 +472,24 @@ async fn after_a_jump_of_the_clock_nothing_is_forgotten_for_an_hour_but_what_is_
     }
 }
 
+#[tokio::test]
+async fn a_quiet_night_is_no_jump_of_the_clock() {
+    let board = Board::default();
+    let (store, mut writer) = board.open_at(T0);
+    store.commit(put("a"), T0).await.unwrap();
+    while writer.turn(T0) {}
+    for minute in 0..8 * 60 {
+        let now = later(minute * 60);
+        store.due(now, 9).await.unwrap();
+        store.forget(now, 64).await.unwrap();
+        while writer.turn(now) {}
+    }
+    assert_eq!(*board.writes.lock().unwrap(), 1 + 1 + 23, "what is known is written, forgotten, and dated");
+    drop(store);
+    let (store, _writer) = board.after_a_crash(later(8 * 3600 + 1800));
+    assert_eq!(store.counts().jump, 0, "it was at work until half an hour ago");
+}
+
 // ------------------------------------------------------------------------------------------------ a disk that fails
 
 #[tokio::test]

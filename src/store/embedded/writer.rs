@@ -181,7 +181,7 @@ impl Inner {
             }
             return None;
         }
-        self.tail += 1;
+        (self.tail, self.dated) = (self.tail + 1, self.latest);
         let mut group = Group::new(self.tail);
         let left = self.noted.write(&self.state, &mut group);
         self.write_history(&mut group);
@@ -239,7 +239,7 @@ impl Inner {
         self.noted = found.noted;
         self.untold = found.granted;
         self.tail = found.tail.group;
-        self.latest = found.now;
+        (self.latest, self.dated) = (found.now, found.now);
         self.history = found.history;
         self.last_line = found.last_line;
         self.fault = None;
