@@ -32,6 +32,9 @@ const EARLIEST: u32 = 1;
 const CACHE: u64 = 1 << 20;
 /// How much of a space waits in memory to be sorted into its tables.
 const MEMTABLE: u64 = 8 << 20;
+/// When sealed journals take so much, what keeps the oldest of them is sorted into its tables. The least that the library
+/// takes; it begins a new journal every 64 MB, so that they take about three times as much at most.
+const JOURNALS: u64 = 64 << 20;
 
 /// A folder that this process has for itself.
 #[derive(Debug)]
@@ -192,6 +195,7 @@ impl Folder {
     fn opened(&self) -> Result<Opened, DiskError> {
         let database = Database::builder(self.store())
             .cache_size(CACHE)
+            .max_journaling_size(JOURNALS)
             .worker_threads(1)
             .manual_journal_persist(true)
             .open()
@@ -465,6 +469,8 @@ pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
 
     #[test]
@@ -481,5 +487,33 @@ mod tests {
             copy_anew(&file, end, &copy).unwrap();
             assert!(fs::read(&copy).unwrap() == fs::read(&journal).unwrap()[..end as usize], "up to {end}");
         }
+    }
+    /// The bytes that journals take of the disk.
+    fn journals(store: &Path) -> u64 {
+        let files = fs::read_dir(store).unwrap().map(|entry| entry.unwrap());
+        let journals = files.filter(|entry| entry.path().extension().is_some_and(|end| end == "jnl"));
+        // One may go between the two looks.
+        journals.filter_map(|entry| entry.metadata().ok()).map(|known| known.blocks() * 512).sum()
+    }
+
+    #[test]
+    fn journals_do_not_grow_though_some_spaces_hardly_do() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut disk = Place::at(directory.path().to_owned()).open_alone().unwrap();
+        let (megabyte, mut written) = (vec![7; 1 << 20], 0);
+        for number in 1..=400 {
+            let mut group = Group::new(number);
+            group.put(Space::Deliveries, &record::number_key(number % 8), |into| into.extend_from_slice(&megabyte));
+            let tail = record::Tail { group: number, ..record::Tail::default() };
+            group.put(Space::Tail, TAIL, |into| record::write_tail(tail, into));
+            disk.write(&group).unwrap();
+            written += group.size() as u64;
+        }
+        let (store, began) = (directory.path().join("store"), tokio::time::Instant::now());
+        // What is sealed is sorted and goes behind the writer's back.
+        while journals(&store) > 3 * JOURNALS && began.elapsed() < std::time::Duration::from_secs(30) {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        assert!(journals(&store) <= 3 * JOURNALS, "{} of {written} written", journals(&store));
     }
 }

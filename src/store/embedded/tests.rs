@@ -29,6 +29,7 @@ use crate::{
         arrival::Decision,
         effect::{Change, LockChange},
         history::{Arrived, Deed, Outcome, Reason, What},
+        learned::{Doubt, Lesson},
         lock::{Claimed, Era, LockName, Seat},
         money::{Money, Stage},
         policy::{AnswerBy, OnUnknown, Order, Policy},
@@ -470,6 +471,51 @@ async fn after_a_jump_of_the_clock_nothing_is_forgotten_for_an_hour_but_what_is_
         assert!(!knows(&store, "a").await);
         assert_eq!(store.counts().jump, 0);
     }
+}
+
+#[tokio::test]
+async fn what_was_taught_goes_with_the_process_and_who_comes_after_that_is_doubtful() {
+    let lesson = |reference: &str| {
+        let (session, payment) =
+            (LockName::new("app", ["session", ""], "s"), LockName::new("app", ["reference", ""], reference));
+        let lesson = Lesson { subjects: vec![session], names: vec![payment], came: None, doubt: Doubt::None };
+        (session, Transition { lessons: vec![lesson], ..Transition::default() })
+    };
+    let board = Board::default();
+    let (session, first) = lesson("tr_1");
+    let (_, second) = lesson("tr_2");
+    let begun = async |store: &Embedded, now| {
+        let view = store.load(Want::Transactions(&[], &[session]), now).await.unwrap();
+        view.begun.into_iter().next().map(|(_, begun)| (begun.names.len(), begun.doubtful))
+    };
+    let (store, mut writer) = board.open_at(T0);
+    store.commit(first.clone(), T0).await.unwrap();
+    store.commit(put("a"), T0).await.unwrap();
+    while writer.turn(T0) {}
+    assert_eq!(begun(&store, T0).await, Some((1, false)), "in the first life of a store nothing came before");
+    // The process, and the disk alone.
+    drop(store);
+    let (store, mut writer) = board.after_a_crash(later(1));
+    let now = store.now();
+    assert_eq!(begun(&store, now).await, None);
+    store.commit(second.clone(), now).await.unwrap();
+    assert_eq!(
+        begun(&store, now).await,
+        Some((1, true)),
+        "nobody knows of the other payment, only that there may be one"
+    );
+    store.commit(put("b"), now).await.unwrap();
+    board.refuses.store(true, Ordering::Relaxed);
+    assert!(writer.turn(now) && store.fault().is_some());
+    board.refuses.store(false, Ordering::Relaxed);
+    assert!(writer.turn(now) && store.fault().is_none());
+    assert_eq!(begun(&store, now).await, None);
+    store.commit(second.clone(), now).await.unwrap();
+    assert_eq!(begun(&store, now).await, Some((1, true)));
+    // As long as what was taught before would have been remembered, and no longer.
+    let over = now.after(Duration::from_secs(3600));
+    store.commit(second, over).await.unwrap();
+    assert_eq!(begun(&store, over).await, Some((1, false)));
 }
 
 #[tokio::test]
