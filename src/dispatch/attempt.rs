@@ -128,10 +128,14 @@ impl<S: Store, A: App> Dispatch<S, A> {
         mut guard: Unfinished<S, A>,
     ) -> Option<Heard> {
         let letter = &sent.letter;
+        // Whoever else is ready gets as far as this first: what is sent together wakes its reader once.
+        tokio::task::yield_now().await;
         if self.is_too_late(&sent) {
             return Box::pin(guard.fail(Ending::NotSent(TOO_LATE.to_owned()))).await;
         }
         let heard = self.exchange(connection, &letter.request, &letter.policy).await;
+        // What else the app has answered is read first, and then all of it recorded.
+        tokio::task::yield_now().await;
         pass.tell(sign_of(&heard.ending));
         self.metrics.count_delivery(letter.provider, heard.ending.as_str());
         self.metrics.delivery_seconds.observe(heard.took.as_secs_f64());

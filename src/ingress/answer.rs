@@ -41,7 +41,12 @@ pub(super) async fn answer<H: Handler>(
         Ok(()) => match challenges.and_then(|challenges| challenges.answer_at(request.uri().path())) {
             // Before any rule: the app shall not be asked for what it cannot know.
             Some(proof) => (proved(&proof), last),
-            None => (handler.handle(request, peer).await, last),
+            None => {
+                let response = handler.handle(request, peer).await;
+                // Whoever else is ready gets as far as this first: what is sent together wakes its reader once.
+                tokio::task::yield_now().await;
+                (response, last)
+            }
         },
         Err(refusal) => (passthrough::plain(refusal.status(), format!("{refusal}\n")), true),
     };

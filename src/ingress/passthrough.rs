@@ -96,6 +96,8 @@ async fn exchange(
 /// Sends the request once. Only one that was handed back unwritten by a kept connection that had died goes again, on
 /// a new one.
 async fn send(upstream: &Upstream, request: Request<Payload>) -> Result<Response<Answer>, Failure> {
+    // Whoever else is ready gets as far as this first: what is sent together wakes its reader once.
+    tokio::task::yield_now().await;
     let connection = upstream.connect(Use::Passthrough).await?;
     let reused = connection.reused();
     match connection.send(request).await {

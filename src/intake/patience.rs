@@ -63,16 +63,16 @@ impl<S: Store, A: App> Intake<S, A> {
         &self,
         id: LeaseId,
         work: impl Future<Output = Option<Heard>> + Send + 'static,
-        patience: Patience<'_>,
+        keys: &[Key],
+        until: Instant,
     ) -> Option<Waited> {
-        let Some(until) = patience.until else { return work.await.map(Waited::Own) };
         let mut work = Box::pin(work);
         if let Ok(ended) = timeout_at(until, work.as_mut()).await {
             return ended.map(Waited::Own);
         }
         // It must not stand still while the promise is written.
         let work = tokio::spawn(work);
-        match self.promise(id, patience.keys).await {
+        match self.promise(id, keys).await {
             Ok(true) => Some(Waited::Acknowledged),
             Ok(false) => work.await.ok().flatten().map(Waited::Own),
             Err(error) => Some(Waited::NoStore(error)),

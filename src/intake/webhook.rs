@@ -142,7 +142,7 @@ impl<S: Store, A: App> Intake<S, A> {
         }
         if let (Some(lookup), None) = (&book.lookup, refused(&reading)) {
             let began = Instant::now();
-            if self.look_up(lookup, book, &mut reading).await {
+            if Box::pin(self.look_up(lookup, book, &mut reading)).await {
                 asked = asked.or(Some(began));
                 now = self.dispatch.clock_now();
             }
@@ -276,8 +276,13 @@ impl<S: Store, A: App> Intake<S, A> {
         let seen = became.as_ref().map(|delivery| delivery.id);
         let waiter = match (turn, became) {
             (Turn::Begins(_place, ready), Some(delivery)) => {
-                let (id, work) = (delivery.id, Arc::clone(&self.dispatch).begun(delivery, ready));
-                let waited = self.wait_on_own(id, work, patience).await;
+                let (id, dispatch) = (delivery.id, Arc::clone(&self.dispatch));
+                let waited = match patience.until {
+                    None => dispatch.begun(delivery, ready).await.map(Waited::Own),
+                    Some(until) => {
+                        Box::pin(self.wait_on_own(id, dispatch.begun(delivery, ready), patience.keys, until)).await
+                    }
+                };
                 return Some(End::Waited(waited.unwrap_or(Waited::GoesDown), true));
             }
             (Turn::Goes(waiter), Some(delivery)) => {
@@ -325,7 +330,12 @@ impl<S: Store, A: App> Intake<S, A> {
     async fn go(&self, delivery: Delivery, waiter: Waiter<S, A>, patience: Patience<'_>) -> Waited {
         let id = delivery.id;
         waiter.goes();
-        if let Some(waited) = self.wait_on_own(id, Arc::clone(&self.dispatch).attempt(delivery), patience).await {
+        let dispatch = Arc::clone(&self.dispatch);
+        let waited = match patience.until {
+            None => dispatch.attempt(delivery).await.map(Waited::Own),
+            Some(until) => Box::pin(self.wait_on_own(id, dispatch.attempt(delivery), patience.keys, until)).await,
+        };
+        if let Some(waited) = waited {
             return waited;
         }
         // It queues again, and whoever gives it its turn tells what comes of it.

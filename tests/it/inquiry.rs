@@ -200,8 +200,7 @@ async fn the_hold_lasts_until_the_answer_is_there_and_not_the_sum_of_both() {
 async fn two(gate: &Standing, office: &mut Office) -> [Told; 2] {
     let first = gate.begin(mollie("tr_1")).await;
     office.next().await.answer(BRACKETS);
-    let second = gate.ask(mollie("tr_1")).await;
-    [first.await.unwrap(), second]
+    [first.await.unwrap(), gate.ask(mollie("tr_1")).await]
 }
 
 #[tokio::test]
