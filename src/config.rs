@@ -225,7 +225,7 @@ fn read(preset: Option<&'static str>, mut documents: Vec<Document>, world: &Worl
     rules::check_engine(&rules, &store.engine, report);
     report.effective.extend(rules::defaults(&base));
     let configured: Vec<_> = providers.iter().map(|options| options.provider).collect();
-    windows::check(&rules, &base, &configured, &provider::apis(&providers), world, report);
+    windows::check(&rules, &base, &configured, &provider::apis(&providers), lookup.as_ref(), world, report);
     provider::check_addresses(&providers, gateway.public_url.as_deref(), report);
     providers.iter_mut().for_each(|options| options.at(gateway.public_url.as_deref()));
     Config {

@@ -637,6 +637,13 @@ fn windows_are_compared_with_the_providers_that_one_has() {
     assert_eq!(told(rule), Vec::<String>::new(), "nobody says that one of those comes who wait less");
     assert!(told(&format!("{rule}[provider.razorpay]\nsecrets = [{{ env = 'A' }}]"))[0].contains("razorpay waits 5s"));
     assert!(told(&rule.replace("8s", "80s"))[0].contains("make 1m 20s"));
+    // The database is asked while it is held, and may take longer than that.
+    let short = rule.replace("8s", "4s");
+    let razorpay = "[provider.razorpay]\nsecrets = [{ env = 'A' }]\n";
+    let lookup = "[lookup]\nurl = { value = 'mysql://ninja@127.0.0.1/ninja' }\ntimeout = '5s'\n";
+    let asks = "names = [{ from = 'reference.razorpay', to = 'order', sql = 'SELECT ?' }]\n";
+    let slow = |more: &str| told(&format!("{short}{razorpay}{more}")).iter().any(|one| one.contains("make 5s"));
+    assert!(!slow("") && slow(&format!("{lookup}{asks}")));
     // The preset's own rules, written into one's own file: each provider is held up by its own jobs and by nobody else's.
     let copied = |provider: &str| {
         let preset = include_str!("invoice-ninja.toml");

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     expression::Expression,
+    lookup,
     provider::{contract::Provider, inquiry::Apis},
     rule::{ProviderChoice, Rule},
     transaction::policy::{AnswerBy, Policy},
@@ -46,9 +47,11 @@ pub fn check(
     base: &Policy,
     configured: &[&'static Provider],
     apis: &Apis,
+    lookup: Option<&lookup::Options>,
     world: &World<'_>,
     report: &mut Report,
 ) {
+    let looked_up = lookup.filter(|lookup| !lookup.names.is_empty()).map_or(Duration::ZERO, |lookup| lookup.timeout);
     let own = || rules.iter().filter(|placed| !matches!(placed.origin.source, Source::Preset(_)));
     for placed in own() {
         let mut warn = |key: &str, message: String, remedy: &str| {
@@ -86,10 +89,10 @@ pub fn check(
             let met = own().filter(|other| may_meet(&other.rule, provider));
             met.filter_map(|other| other.rule.choices.linger).max().unwrap_or(base.linger)
         };
-        // It is asked about while it is held.
+        // It is asked about while it is held, the provider first and then the app's database.
         let held = |provider: &Provider| {
             let asked = apis.get(provider.name).map_or(Duration::ZERO, |api| api.timeout);
-            choices.hold.unwrap_or(base.hold).max(asked)
+            choices.hold.unwrap_or(base.hold).max(asked + looked_up)
         };
         let wait = |provider: &Provider| held(provider) + choices.linger.unwrap_or_else(|| ahead(provider));
         // Whoever hears our acknowledgement in time does not hang up.

@@ -22,8 +22,8 @@ use super::{
 
 /// How records are written; see `record`. What was written by formats 1 to 4 is read by this one as it is: in 1 the tail has
 /// no time, in 1 and 2 no delivery is sealed, the first three know no bills, nor of money more than that it has moved, nor who
-/// may be acknowledged first, and in none of the four anything is confirmed. A format that reads otherwise what an earlier one wrote brings the way from
-/// there into `Folder::open`.
+/// may be acknowledged first, and in none of the four is anything confirmed. A format that reads otherwise what an earlier
+/// one wrote brings the way from there into `Folder::open`.
 pub const FORMAT: u32 = 5;
 /// The earliest that is read.
 const EARLIEST: u32 = 1;
@@ -488,6 +488,7 @@ mod tests {
             assert!(fs::read(&copy).unwrap() == fs::read(&journal).unwrap()[..end as usize], "up to {end}");
         }
     }
+
     /// The bytes that journals take of the disk.
     fn journals(store: &Path) -> u64 {
         let files = fs::read_dir(store).unwrap().map(|entry| entry.unwrap());
