@@ -153,7 +153,8 @@ impl Lookup {
     }
 
     /// Whether the app has booked the payment that this provider calls so; `None` where nobody tells. The API is asked where the
-    /// database can't say. Nobody shares an answer: it is about the time at which it was asked for.
+    /// database can't say; that it shows no such payment says nothing, for it shows a token what its user and company may see.
+    /// Nobody shares an answer: it is about the time at which it was asked for.
     pub async fn is_booked(&self, provider: &str, reference: &str) -> Option<Result<bool, Trouble>> {
         let at = self.options.booked.iter().position(|booking| booking.provider == provider)?;
         let place = self.options.names.len() + at;
@@ -161,15 +162,20 @@ impl Lookup {
             Some(_) if self.database.is_some() => Some(self.is_in_the_database(place, reference).await),
             _ => None,
         };
-        match (&self.api, said) {
-            (Some(api), None | Some(Err(_))) => Some(self.is_told_by(api, reference).await),
-            (_, said) => said,
+        let Some(api) = self.api.as_ref().filter(|_| !matches!(said, Some(Ok(_)))) else { return said };
+        match self.is_told_by(api, reference).await {
+            Ok(false) => said,
+            told => Some(told),
         }
     }
 
     async fn is_told_by(&self, api: &Api, reference: &str) -> Result<bool, Trouble> {
         let started = Instant::now();
-        let said = api.is_booked(reference).await;
+        // Some of its processes belong to those who want to see pages.
+        let said = match self.places.acquire().await {
+            Ok(_turn) => api.is_booked(reference).await,
+            Err(_) => Err(Trouble::Crowded),
+        };
         self.metrics.lookup_seconds.observe(started.elapsed().as_secs_f64());
         self.metrics.count_lookup(match &said {
             Ok(true) => "found",
@@ -249,7 +255,9 @@ impl Lookup {
             let why = format!("it finds more than {MOST_FOUND} rows for one value");
             return Err(Trouble::Query(why));
         }
-        Ok(found.into_iter().filter(|value| !value.is_empty()).collect())
+        let is_name = place < self.options.names.len();
+        // No name is empty; of a booking it would be a row of something else.
+        Ok(found.into_iter().filter(|value| !is_name || !value.is_empty()).collect())
     }
 
     fn count(&self, trouble: Trouble) -> Trouble {

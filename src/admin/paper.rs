@@ -139,7 +139,7 @@ pub fn line(number: u64, line: &Line) -> Value {
             say("what", phase.as_str().into());
             match *phase {
                 Phase::Confirming { at, .. } | Phase::Recheck { at } | Phase::Awaited { at } => {
-                    say("at", at.to_string().into())
+                    say("asked_again", at.to_string().into())
                 }
                 Phase::Held { until } => say("until", until.to_string().into()),
                 Phase::InFlight { lease_until } => say("lease_until", lease_until.to_string().into()),

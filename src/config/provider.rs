@@ -448,6 +448,11 @@ pub fn api_url(node: &Node) -> Result<String, Problem> {
     let no = || Problem::new(format!("{node} is no address of an API"), "write \"https://api.example.org\"");
     let text = node.as_text().ok_or_else(no)?;
     let uri: Uri = text.parse().map_err(|_| no())?;
+    // A password would stand in each line of the log that tells of a failure.
+    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) || uri.query().is_some() {
+        let message = "an address of an API has neither a user nor a query in it";
+        return Err(Problem::new(message, "write \"https://api.example.org\", and what opens it in its own key"));
+    }
     let web = matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(|host| !host.is_empty());
     if web { Ok(text.trim_end_matches('/').to_owned()) } else { Err(no()) }
 }

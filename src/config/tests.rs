@@ -732,6 +732,20 @@ fn whom_to_ask_is_read_with_every_key_and_no_key_is_ever_shown() {
 }
 
 #[test]
+fn what_opens_an_api_does_not_stand_in_its_address() {
+    for address in ["https://ops:pw@ninja.example", "https://ninja.example/?token=pw"] {
+        for key in [
+            "lookup.api_token = { env = 'T' }\nlookup.api",
+            "provider.mollie.api_key_env = 'A'\nprovider.mollie.api_url",
+        ] {
+            let told = load(&format!("{key} = '{address}'\n")).into_config().expect_err("it would be logged");
+            let told = format!("{told:?}");
+            assert!(told.contains("neither a user nor a query") && !told.contains("pw"), "{told}");
+        }
+    }
+}
+
+#[test]
 fn every_effective_value_says_where_it_came_from() {
     let loaded = load("preset = 'invoice-ninja'\n[gateway]\nmax_waiters = 5\n");
     let line = |path: &str| {

@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use super::{Intake, reading::Rulebook};
 use crate::{
+    callback::Answer,
     dispatch::{App, StepError},
     lookup::Lookup,
     provider::{self, generic::GENERIC},
     store::Store,
     transaction::{
         effect::{Books, Input},
-        state::{Delivery, Letter},
+        state::{Delivery, Letter, Phase},
     },
 };
 
@@ -28,7 +29,9 @@ impl<S: Store, A: App> Intake<S, A> {
         let reference = delivery.letter.events.first().map(|event| &*event.reference);
         match self.dispatch.step(delivery.id, &Input::Confirmed { attempt: delivery.attempts, books }).await {
             Ok(after) => {
-                let (delivery, then) = (delivery.id.0, after.phase.as_str());
+                // What has come to its end is told as it was.
+                let settled = matches!(after.phase, Phase::Confirming { .. }) && word == "booked";
+                let (delivery, then) = (delivery.id.0, if settled { "settled" } else { after.phase.as_str() });
                 tracing::info!(
                     delivery,
                     reference,
@@ -56,7 +59,7 @@ const fn word(books: &Books) -> &'static str {
     }
 }
 
-/// What the books say of all that a delivery tells. One payment that is missing is enough for it to be sent again.
+/// What the books say of all that a delivery tells.
 async fn in_the_books(lookup: Option<&Lookup>, letter: &Letter) -> Books {
     let Some(lookup) = lookup else { return Books::Closed };
     let mut references: Vec<_> = letter.events.iter().map(|event| &*event.reference).collect();
@@ -65,14 +68,40 @@ async fn in_the_books(lookup: Option<&Lookup>, letter: &Letter) -> Books {
     if references.len() > MOST_ASKED {
         return Books::Closed;
     }
+    let mut told = Vec::with_capacity(references.len());
     for reference in references {
         match lookup.is_booked(letter.provider, reference).await {
             None => return Books::Closed,
-            Some(Ok(true)) => {}
-            Some(Ok(false)) => return Books::NotBooked,
+            Some(Ok(booked)) => told.push(booked),
             Some(Err(_)) => return Books::Silent,
         }
     }
-    let ack = provider::by_name(letter.provider).unwrap_or(&GENERIC).ack;
-    Books::Booked(Arc::new(ack.answer()))
+    in_all(&told, || Arc::new(provider::by_name(letter.provider).unwrap_or(&GENERIC).ack.answer()))
+}
+
+/// What is said of a whole batch. It is sent again as a whole, so that of one of which a part is there nobody can say anything:
+/// the app would book that part twice.
+fn in_all(told: &[bool], answer: impl FnOnce() -> Arc<Answer>) -> Books {
+    match (told.contains(&true), told.contains(&false)) {
+        (true, false) => Books::Booked(answer()),
+        (false, true) => Books::NotBooked,
+        _ => Books::Closed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_batch_all_is_there_or_nothing_or_nobody_can_say() {
+        let answer = Arc::new(GENERIC.ack.answer());
+        let said = |told: &[bool]| in_all(told, || Arc::clone(&answer));
+        assert_eq!(said(&[true, true]), Books::Booked(Arc::clone(&answer)));
+        assert_eq!(said(&[false, false]), Books::NotBooked);
+        assert_eq!(
+            (said(&[true, false]), said(&[false, true]), said(&[])),
+            (Books::Closed, Books::Closed, Books::Closed)
+        );
+    }
 }

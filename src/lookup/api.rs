@@ -137,7 +137,8 @@ impl Api {
         let base = self.options.url.to_string();
         let filter = utf8_percent_encode(reference, NON_ALPHANUMERIC);
         let base = base.trim_end_matches('/');
-        let target = format!("{base}/api/v1/payments?filter={filter}&status=active&per_page={PER_PAGE}&page={number}");
+        let target =
+            format!("{base}/api/v1/payments?filter={filter}&status=active,archived&per_page={PER_PAGE}&page={number}");
         let mut token = HeaderValue::from_bytes(self.options.token.expose()).map_err(|error| wrong(&error))?;
         token.set_sensitive(true);
         Request::get(target)

@@ -101,6 +101,14 @@ pub struct Claimed {
     pub era: Era,
 }
 
+impl Claimed {
+    /// Whether it takes the whole upstream: because it is to, or has too many names.
+    #[must_use]
+    pub const fn is_exclusive(&self) -> bool {
+        self.exclusive || self.names.len() > MOST_NAMES
+    }
+}
+
 /// A lease that is held, as it can be kept over a restart and taken up again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seat {
@@ -265,7 +273,7 @@ impl Table {
     /// Whether a lease could be had at once, with nobody passed who waits.
     #[must_use]
     pub fn is_free(&self, claimed: &Claimed) -> bool {
-        let exclusive = claimed.exclusive || claimed.names.len() > MOST_NAMES;
+        let exclusive = claimed.is_exclusive();
         let in_the_way = |class: &Class| {
             let crowded = !class.holders.is_empty() || !class.waiting.is_empty();
             crowded && (exclusive || class.excludes(claimed.channel, claimed.era, &claimed.kinds))

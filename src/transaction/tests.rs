@@ -13,7 +13,7 @@ use super::{
     identity::{Scope, bills, identify},
     lock::{Claimed, Era, LeaseId, LockName},
     money::Moves,
-    policy::{AnswerBy, IdentityBy, OnDuplicate, OnUnknown, Order, Policy, Retry, Treatment},
+    policy::{AnswerBy, IdentityBy, LockBy, OnDuplicate, OnUnknown, Order, Policy, Retry, Treatment},
     state::{Bill, Delivery, Fate, Phase, StoredRequest, Transaction},
     transition::{Refused, apply, go_at_once, may_go_at_once},
 };
@@ -184,7 +184,7 @@ impl Gate {
                 channel: Channel::Webhook,
                 kinds: names.iter().map(|name| name.kind).collect(),
                 names,
-                exclusive: false,
+                exclusive: self.policy.lock == LockBy::Upstream,
                 era: Era(0),
             },
         }

@@ -562,13 +562,19 @@ impl Step<'_> {
         if !self.is_claimed() {
             return self.overtaken();
         }
-        if letter.policy.on_unknown.confirms() && self.delivery.can_be_confirmed() {
+        if letter.policy.on_unknown.confirms() && self.can_be_confirmed() {
             // The app has stopped working on it, so that nobody but its own payment need be kept out any longer.
             self.out.locks.push(LockChange::Names(id));
             self.out.effects.push(Effect::Ask(id));
             return self.put(Phase::Confirming { since: self.now, at: self.now.after(ASKED_AGAIN) });
         }
         self.try_again_or_show(letter.policy.on_unknown.resends());
+    }
+
+    /// Whether the app's own books can say that it got there. Of who was told before that he is paid they say nothing new.
+    fn can_be_confirmed(&self) -> bool {
+        let is_paid = |event: &Carried| self.view.transaction(event.transaction).is_some_and(|known| known.money.paid);
+        self.delivery.can_be_confirmed() && !self.delivery.letter.events.iter().any(is_paid)
     }
 
     fn try_again_or_show(&mut self, again: bool) {
@@ -595,7 +601,8 @@ impl Step<'_> {
         if !self.is_claimed() {
             return self.overtaken();
         }
-        match books {
+        // It may have been told by another meanwhile.
+        match if self.can_be_confirmed() { books } else { Books::Closed } {
             Books::Booked(answer) => {
                 let id = self.delivery.id;
                 self.note(&What::Confirmed(Some(true)));
@@ -607,8 +614,8 @@ impl Step<'_> {
                 self.note(&What::Confirmed(Some(false)));
                 self.try_again_or_show(true);
             }
-            // Its time comes again.
-            Books::Silent if self.now.since(since) < ASKED_ENOUGH => {}
+            // Its time comes again, unless the whole upstream would wait for that.
+            Books::Silent if self.now.since(since) < ASKED_ENOUGH && !self.delivery.letter.claimed.is_exclusive() => {}
             Books::Silent | Books::Closed => {
                 self.note(&What::Confirmed(None));
                 self.try_again_or_show(self.delivery.letter.policy.on_unknown.resends());

@@ -148,7 +148,7 @@ fn paid(reference: &str) -> String {
 async fn a_postgresql_is_asked_in_the_same_way() {
     let database = Postgres::start(&[
         "CREATE TABLE orders (reference text, paid boolean)",
-        "INSERT INTO orders VALUES ('p1', true), ('p2', false)",
+        "INSERT INTO orders VALUES ('p1', true), ('p2', false), ('p3', true)",
         "CREATE ROLE oncegate LOGIN PASSWORD 'reads'",
         "GRANT SELECT ON orders TO oncegate",
     ])
@@ -160,11 +160,12 @@ async fn a_postgresql_is_asked_in_the_same_way() {
         &format!(
             "[[rule]]\npath = '/hook'\nprovider = 'generic'\nreference = 'form:id'\nstate = 'form:state'\n\
              identity = 'state'\nhold = '0s'\n{SOON}[lookup]\ntimeout = '5s'\nurl = {{ value = '{url}' }}\n\
-             booked = [{{ from = 'reference.generic', sql = 'SELECT reference FROM orders WHERE reference = $1 AND paid' }}]\n"
+             booked = [{{ from = 'reference.generic', sql = \"SELECT nullif(reference, 'p3') FROM orders WHERE reference = $1 AND paid\" }}]\n"
         ),
     )
     .await;
-    for (reference, result) in [("p1", "booked"), ("p2", "not_booked")] {
+    // A row without a reference is a row, and no payment that is missing.
+    for (reference, result) in [("p1", "booked"), ("p2", "not_booked"), ("p3", "no_answer")] {
         let webhook = gate.begin(paid(reference)).await;
         office.next().await.resets("");
         assert_eq!(webhook.await.unwrap().status(), 502);

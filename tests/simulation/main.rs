@@ -1015,8 +1015,10 @@ async fn look_up<S: Store>(dispatch: &Arc<Dispatch<Shaky<S>, Fake>>, world: &Wor
         _ if identities.iter().all(is_booked) => {
             Books::Booked(Arc::new(Answer { status: StatusCode::OK, content_type: None, body: None }))
         }
-        _ => Books::NotBooked,
+        _ if !identities.iter().any(is_booked) => Books::NotBooked,
+        _ => Books::Closed,
     };
+    // Before the step, after which it may be under way at once; who goes by these has not been sent meanwhile.
     if books == Books::NotBooked {
         world.missing.lock().unwrap().extend(identities.clone());
     }

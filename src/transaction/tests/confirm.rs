@@ -126,6 +126,33 @@ fn only_that_payments_were_made_can_be_confirmed() {
 }
 
 #[test]
+fn what_is_told_of_a_payment_that_the_app_knows_is_no_news_to_the_books() {
+    for choice in [OnUnknown::Confirm, OnUnknown::ConfirmElseResend] {
+        let mut gate = Gate::new(|policy| policy.on_unknown = choice);
+        let (first, ..) = gate.comes(&paid("e1"));
+        gate.does(first, Input::Sending).does(first, accepted(1)).passes(secs(60));
+        let (id, ..) = gate.comes(&paid("e2"));
+        gate.does(id, Input::Sending).does(id, unknown(1)).passes(secs(60)).does(id, Input::Due);
+        let follows = if choice == OnUnknown::Confirm { "review" } else { "queued" };
+        assert_eq!(gate.phase(id).map(Phase::as_str), Some(follows), "the refund may have failed, and the money stays");
+    }
+    // It was told by another while the books were asked.
+    let (mut gate, id) = confirming();
+    for (_, transaction) in &mut gate.view.transactions {
+        transaction.money.paid = true;
+    }
+    gate.does(id, booked(1));
+    assert_eq!(gate.phase(id).map(Phase::as_str), Some("review"));
+}
+
+#[test]
+fn who_has_the_whole_upstream_does_not_keep_it_for_a_database_that_is_down() {
+    let (mut gate, id) = unclear(OnUnknown::Confirm, &paid("e1"), |policy| policy.lock = LockBy::Upstream);
+    gate.does(id, confirmed(1, Books::Silent));
+    assert_eq!(gate.phase(id).map(Phase::as_str), Some("review"));
+}
+
+#[test]
 fn who_was_asked_about_an_earlier_try_says_nothing_of_the_present_one() {
     let (mut gate, id) = confirming();
     gate.does(id, confirmed(1, Books::NotBooked));
