@@ -1,11 +1,13 @@
 //! What a provider says when it is asked: a byte for the provider, a line with the payment, and the body of its answer.
 
+use http::{HeaderMap, HeaderValue, Method, Uri, header::CONTENT_TYPE};
 use oncegate::{
-    callback::{Alias, Event},
+    callback::{Alias, Event, RequestView},
     provider::{
         PROVIDERS,
-        contract::Provider,
-        inquiry::{Inquiry, Told, completed},
+        contract::{Keyring, Provider},
+        extract::{Dialect, Reader},
+        inquiry::{Body, Call, Inquiry, Notice, Told, completed},
     },
 };
 
@@ -33,6 +35,38 @@ pub fn try_it(bytes: &[u8]) {
     assert!(word.vouches(), "{}: its word", provider.name);
     assert_eq!((whole.state, &whole.facts, &whole.amount), (said.event.state, &said.event.facts, &said.event.amount));
     assert_eq!(completed(whole.clone(), &said.event).0, whole, "{}: completed twice", provider.name);
+    match (inquiry.missing.notice(), &said.call) {
+        (Some(notice), Some(call)) => is_the_providers(provider, inquiry, notice, call, reference),
+        (None, Some(_)) => panic!("{}: nothing is made of its answers", provider.name),
+        (_, None) => {}
+    }
+}
+
+/// What is made of an answer is about the payment that was asked for, as its provider's own callback is read.
+fn is_the_providers(provider: &Provider, inquiry: &Inquiry, notice: &Notice, call: &Call, reference: &str) {
+    let event_type = notice.event_type.map(str::to_owned);
+    let about = Event { reference: reference.to_owned(), event_type, ..Event::default() };
+    // Nobody asks about another.
+    if inquiry.path(&about).is_none() {
+        return;
+    }
+    // Nothing goes to what is no address.
+    let Ok(uri) = call.place.as_deref().unwrap_or("/").parse::<Uri>() else { return };
+    let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(notice.content_type))]);
+    let read = |body: &[u8]| {
+        let view = RequestView { method: &Method::POST, uri: &uri, headers: &headers, body, segments: &[] };
+        (provider.events)(&Reader::new(&view, Dialect::Strict), &Keyring::default())
+    };
+    let events = read(&call.body);
+    match &events {
+        Ok(events) => assert!(matches!(&**events, [event] if event.reference == reference), "{}", provider.name),
+        // The address may name another.
+        Err(why) => assert!(call.place.is_some(), "{}: {why:?}", provider.name),
+    }
+    if matches!(notice.body, Body::Repeats(_)) {
+        let spaced = [&call.body[..], b" "].concat();
+        assert_eq!(read(&spaced), events, "{}: its own is the same, though not byte for byte", provider.name);
+    }
 }
 
 /// Whatever stands in a callback, the question goes to one payment and carries nothing else.
@@ -51,8 +85,8 @@ fn stays_in_its_place(inquiry: &Inquiry, reference: &str) {
 }
 
 pub fn seeds() -> Vec<Vec<u8>> {
-    // What their manuals show, cut to what is read; of each, one that is paid.
-    const ANSWERS: [(&str, &str, &str); 11] = [
+    // What their manuals show, cut to what is read; of each, one that is paid, and of who repeats his notification more.
+    const ANSWERS: [(&str, &str, &str); 14] = [
         (
             "mollie",
             "tr_1",
@@ -108,11 +142,27 @@ pub fn seeds() -> Vec<Vec<u8>> {
             "1",
             r#"{"out_trade_no":"1","transaction_id":"2","trade_state":"SUCCESS","amount":{"total":1200,"currency":"CNY"},"mchid":"1900"}"#,
         ),
+        (
+            "midtrans",
+            "t-1",
+            r#"{"transaction_id":"t-1","order_id":"O","transaction_status":"settlement","status_code":"200","gross_amount":"12.00","currency":"IDR","fraud_status":"accept","signature_key":"00"}"#,
+        ),
+        (
+            "midtrans",
+            "t-1",
+            r#"{"transaction_id":"t-1","order_id":"O","transaction_status":"refund","status_code":"200","gross_amount":"12.00","currency":"IDR","fraud_status":"accept","refund_amount":"12.00","signature_key":"00"}"#,
+        ),
+        (
+            "midtrans",
+            "t-1",
+            r#"{"transaction_id":"t-1","order_id":"O","transaction_status":"refund","status_code":"200","gross_amount":"12.00","currency":"IDR","fraud_status":"accept","refund_amount":"12.00","refunds":[{"refund_key":"r"}],"signature_key":"00"}"#,
+        ),
     ];
     let asked = asked();
     let seed = |(name, reference, body): &(&str, &str, &str)| {
-        let whom = asked.iter().position(|(provider, _)| provider.name == *name)?;
-        Some([&[u8::try_from(whom).expect("few")][..], reference.as_bytes(), b"\n", body.as_bytes()].concat())
+        let whom = asked.iter().position(|(provider, _)| provider.name == *name);
+        let whom = whom.unwrap_or_else(|| panic!("{name} can't be asked"));
+        [&[u8::try_from(whom).expect("few")][..], reference.as_bytes(), b"\n", body.as_bytes()].concat()
     };
-    ANSWERS.iter().filter_map(seed).collect()
+    ANSWERS.iter().map(seed).collect()
 }

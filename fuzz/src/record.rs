@@ -2,16 +2,17 @@
 
 use std::{fmt::Debug, sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderValue, Method, Uri};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use oncegate::{
     callback::{Channel, Key, State},
     store::embedded::record::{self, Damaged, Lease, Rest, Tail},
     time::Timestamp,
     transaction::{
-        history::{Line, What},
+        arrival::Decision,
+        history::{Arrived, Deed, Line, Outcome, What},
         lock::{Claimed, Era, LeaseId, LockName, Seat},
         money::Money,
-        policy::Policy,
+        policy::{OnUnknown, Policy},
         state::{Carried, Claim, Delivery, Fate, Letter, Phase, StoredRequest, Transaction, Window},
     },
 };
@@ -90,12 +91,37 @@ pub fn seeds() -> Vec<Vec<u8>> {
         attempts: 1,
         owed: true,
     };
+    let confirming = Phase::Confirming { since: at, at: at.after(Duration::from_secs(1)) };
+    let asks = Delivery { phase: confirming, ..delivery.clone() };
+    let confirms = |on_unknown| Policy { on_unknown, ..Policy::default() };
     let window = Some(Box::new(Window { until: at, next: Some(LeaseId(2)) }));
     let claim = Claim { identity: key, fate: Fate::Pending(LeaseId(1)), told: 7, window, rode: None };
     let transaction = Transaction { version: 0, claims: vec![claim], money: Money::default() };
     let lease = Lease { seat, rest: Rest::Lingers, until: Some(at.after(Duration::from_secs(1))) };
     let line = |what| Line { at, transaction: key, delivery: Some(LeaseId(1)), attempt: 3, what };
-    let lines = [line(What::Trailing), line(What::Dropped), line(What::Moved(Phase::Awaited { at }))];
+    let arrived = Arrived {
+        decision: Decision::First,
+        reference: "tr_1".into(),
+        provider: "mollie",
+        state: Some(State::Paid),
+        source: Some([192, 0, 2, 7].into()),
+        why: "nobody has called before".into(),
+    };
+    let lines = [
+        line(What::Arrived(arrived)),
+        line(What::Trailing),
+        line(What::Dropped),
+        line(What::Moved(Phase::Awaited { at })),
+        line(What::Moved(confirming)),
+        line(What::Ended { outcome: Outcome::Rejected, status: Some(StatusCode::GONE), why: Some("gone".into()) }),
+        line(What::Confirmed(Some(true))),
+        line(What::Acted { deed: Deed::Settle, who: "me".into(), why: "it is booked".into() }),
+    ];
+    // Only the store can make one of these, so they stand here as they are written.
+    let time = at.as_millis().to_be_bytes();
+    let remembered = [&time[..], &[1, 1], &name.kind.to_bits().to_be_bytes(), name.key.as_bytes()].concat();
+    let remembered = record::read_remembered(&remembered).expect("what is remembered of a name");
+    let billed = record::read_billed(&[&time[..], &[1], key.as_bytes()].concat()).expect("what has paid a bill");
     let write = |kind: u8, write: &dyn Fn(&mut Vec<u8>)| {
         let mut bytes = vec![kind];
         write(&mut bytes);
@@ -104,10 +130,13 @@ pub fn seeds() -> Vec<Vec<u8>> {
     vec![
         write(0, &|into| record::write_transaction(&transaction, into)),
         write(1, &|into| record::write_delivery(&delivery, policy_key(), into)),
+        write(1, &|into| record::write_delivery(&asks, policy_key(), into)),
         write(2, &|into| record::write_policy(&Policy::default(), into)),
+        write(2, &|into| record::write_policy(&confirms(OnUnknown::Confirm), into)),
+        write(2, &|into| record::write_policy(&confirms(OnUnknown::ConfirmElseResend), into)),
         write(3, &|into| record::write_lease(&lease, into)),
-        vec![4],
-        vec![5],
+        write(4, &|into| record::write_remembered(&remembered, into)),
+        write(5, &|into| record::write_billed(&billed, into)),
         write(6, &|into| record::write_lines(7, lines.iter(), into)),
         write(7, &|into| record::write_tail(Tail { group: 1, line: 2, at }, into)),
     ]

@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use dashmap::DashSet;
+use dashmap::{DashMap, Entry};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Uri,
     header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, USER_AGENT},
@@ -27,7 +27,7 @@ use crate::{
     callback::{Channel, Event, Key, State},
     dispatch::App,
     inquiry::{Known, Why},
-    provider::inquiry::{Api, Asking, Call, Notice, Said},
+    provider::inquiry::{Api, Asking, Call, Notice, Said, Where},
     spread::Spread,
     store::Store,
     time::Timestamp,
@@ -58,7 +58,7 @@ pub struct Beginning {
     pub reference: Arc<str>,
     /// When its provider is asked, from now on.
     pub after: Duration,
-    /// The address to which a callback came that told of it.
+    /// The address to which a callback came that told of it, where its provider tells none.
     pub place: Option<Uri>,
 }
 
@@ -66,15 +66,15 @@ impl Beginning {
     /// What a webhook that came so tells to have begun, where that is waited for.
     pub fn told(reading: &Reading, book: &Rulebook, whole: &Whole<'_>) -> Option<Self> {
         let provider = reading.provider.name;
-        let after = book.apis.get(provider)?.missing_after?;
+        let api = book.apis.get(provider)?;
+        let after = api.missing_after?;
         let [statement] = reading.statements.as_deref().ok()? else { return None };
         let begins = statement.event.state == Some(State::Pending) && !statement.policy.shadow;
-        begins.then(|| Self {
-            provider,
-            reference: Arc::from(&*statement.event.reference),
-            after,
-            place: whole.uri.path_and_query().and_then(|path| came_to(whole, path)),
-        })
+        let place = match api.inquiry.missing.notice()?.place {
+            Where::Told(_) => None,
+            Where::Began => whole.uri.path_and_query().and_then(|path| came_to(whole, path)),
+        };
+        begins.then(|| Self { provider, reference: Arc::from(&*statement.event.reference), after, place })
     }
 
     fn key(&self) -> Key {
@@ -93,14 +93,57 @@ fn key(provider: &str, reference: &str) -> Key {
     Key::of("awaited").part("provider", provider).part("reference", reference).finish()
 }
 
+/// What of a payment is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waits {
+    /// One that knows no place.
+    Placeless,
+    /// One that knows its place.
+    Placed,
+    /// One that knows its place, and one before it that knows none.
+    Both,
+}
+
 /// Which payments are waited for; a gate that may be lost, for one question more does no harm.
 #[derive(Default)]
-pub struct Missing(DashSet<Key, Spread>);
+pub struct Missing(DashMap<Key, Waits, Spread>);
 
 impl Missing {
-    /// Whether it has to be waited for: not if it is already, nor if there are too many.
+    /// Whether it has to be waited for: not if it is already, nor if there are too many. One that knows its place is though
+    /// another is that knows none.
     fn begins(&self, beginning: &Beginning) -> bool {
-        self.0.len() < MOST && self.0.insert(beginning.key())
+        let has_room = self.0.len() < MOST;
+        match (self.0.entry(beginning.key()), &beginning.place) {
+            (Entry::Vacant(free), place) if has_room => {
+                free.insert(if place.is_some() { Waits::Placed } else { Waits::Placeless });
+                true
+            }
+            (Entry::Occupied(mut known), Some(_)) if *known.get() == Waits::Placeless => {
+                known.insert(Waits::Both);
+                true
+            }
+            (Entry::Vacant(_) | Entry::Occupied(_), _) => false,
+        }
+    }
+
+    /// Whether another that knows its place stands for this one, which is over then.
+    fn is_overtaken(&self, payment: Key, place: &Uri) -> bool {
+        if place.authority().is_some() {
+            return false;
+        }
+        match self.0.entry(payment) {
+            Entry::Occupied(known) if *known.get() == Waits::Both => {
+                known.remove();
+                true
+            }
+            Entry::Occupied(known) => *known.get() == Waits::Placed,
+            Entry::Vacant(_) => false,
+        }
+    }
+
+    /// It is over. Where one before it is not, that is remembered until its time comes.
+    fn over(&self, payment: Key) {
+        self.0.remove_if(&payment, |_, waits| *waits != Waits::Both);
     }
 }
 
@@ -154,6 +197,9 @@ impl<S: Store, A: App> Intake<S, A> {
     pub(super) async fn seek(&self, book: &Rulebook, delivery: &Delivery) {
         let letter = &delivery.letter;
         let Some(carried) = letter.events.first() else { return };
+        if self.missing.is_overtaken(carried.transaction, &letter.request.uri) {
+            return self.drop_recheck(delivery).await;
+        }
         let asked = book.apis.get(letter.provider).filter(|api| api.missing_after.is_some());
         let asked = asked.and_then(|api| {
             let notice = api.inquiry.missing.notice()?;
@@ -233,7 +279,9 @@ impl<S: Store, A: App> Intake<S, A> {
 
     fn over(&self, delivery: &Delivery, why: &'static str) {
         self.dispatch.metrics.count_missing(delivery.letter.provider, why);
-        delivery.letter.events.first().map(|carried| self.missing.0.remove(&carried.transaction));
+        if let Some(carried) = delivery.letter.events.first() {
+            self.missing.over(carried.transaction);
+        }
     }
 }
 
@@ -308,8 +356,31 @@ mod tests {
             assert!(missing.begins(&beginning(&format!("tr_{payment}"))));
         }
         assert!(!missing.begins(&beginning("tr_x")));
-        missing.0.remove(&beginning("tr_0").key());
+        missing.over(beginning("tr_0").key());
         assert!(missing.begins(&beginning("tr_x")));
+    }
+
+    #[test]
+    fn what_knows_its_place_is_waited_for_beside_what_knows_none_and_stands_for_it() {
+        let place = Uri::from_static("https://pay.example/hook");
+        let (placeless, placed) = (beginning("t-1"), Beginning { place: Some(place.clone()), ..beginning("t-1") });
+        let (payment, nowhere) = (placed.key(), Uri::default());
+        for is_over_first in [false, true] {
+            let missing = Missing::default();
+            assert!(missing.begins(&placeless) && !missing.is_overtaken(payment, &nowhere));
+            assert!(missing.begins(&placed) && !missing.begins(&placed) && !missing.begins(&placeless));
+            if is_over_first {
+                missing.over(payment);
+            }
+            assert!(!missing.is_overtaken(payment, &place) && missing.is_overtaken(payment, &nowhere));
+            assert!(missing.0.is_empty(), "nothing is left of it");
+        }
+        // After a restart only what comes is known.
+        let missing = Missing::default();
+        assert!(missing.begins(&placed) && !missing.begins(&placeless));
+        assert!(missing.is_overtaken(payment, &nowhere) && missing.is_overtaken(payment, &nowhere));
+        missing.over(payment);
+        assert!(missing.0.is_empty());
     }
 
     #[test]

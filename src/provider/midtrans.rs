@@ -1,6 +1,6 @@
 //! Midtrans: notifications that carry a hash of three of their fields, the same one for a payment and for its refund.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use http::StatusCode;
 
@@ -51,12 +51,12 @@ static INQUIRY: Inquiry = Inquiry {
     headers: &[],
     access: Access::Basic,
     read: asked,
-    // An answer is what a notification says, signed like one.
+    // An answer is what a notification says, signed like one; but where every byte tells one from another it is another.
     missing: Missing::Made(Notice {
         event_type: None,
         place: Where::Began,
         content_type: "application/json",
-        body: Body::Repeats(|status| status.get("signature_key").is_there()),
+        body: Body::Repeats(|json| json.get("signature_key").is_there() && is_known_by_what_it_says(json)),
     }),
     sources: &[
         "https://docs.midtrans.com/reference/get-transaction-status",
@@ -72,7 +72,7 @@ fn asked(json: Value<'_>) -> Result<Event, NoEvent> {
         code if code.starts_with('5') => return Err(NoEvent::Failed(format!("it answers {code}"))),
         _ => {}
     }
-    let (status, fraud) = (json.get("transaction_status").needed()?, json.get("fraud_status").text()?);
+    let (status, fraud) = (json.get("transaction_status").needed()?, doubt(json)?);
     let (gross, refunded) = (json.get("gross_amount").amount()?, moved(json.get("refund_amount"))?);
     let parts = parts(json)?;
     Ok(Event {
@@ -101,8 +101,8 @@ fn recognise(reader: &Reader<'_>) -> bool {
 fn event(reader: &Reader<'_>) -> Result<Event, Unrecognised> {
     let json = reader.json();
     let status = json.get("transaction_status").needed()?.into_owned();
-    let fraud = json.get("fraud_status").text()?;
-    let given_back = status.ends_with("refund") || status.ends_with("chargeback");
+    let fraud = doubt(json)?;
+    let given_back = is_given_back(&status);
     let gross = json.get("gross_amount");
     let said = if given_back { json.get("refund_amount").or(gross) } else { gross }.amount()?;
     // What refunds are called is not written down; where they have no names, every byte tells one from another.
@@ -111,7 +111,7 @@ fn event(reader: &Reader<'_>) -> Result<Event, Unrecognised> {
         reference: json.get("transaction_id").needed()?.into_owned(),
         state: state(&status, fraud.as_deref()),
         step: step(&status),
-        detail: fraud.as_deref().filter(|word| *word != "accept").map(str::to_owned),
+        detail: fraud.as_deref().map(str::to_owned),
         amount: said.as_deref().and_then(decimal),
         currency: json.get("currency").text()?.and_then(|code| amount::currency(&code)),
         facts: facts([
@@ -126,6 +126,22 @@ fn event(reader: &Reader<'_>) -> Result<Event, Unrecognised> {
     })
 }
 
+/// What its detection of fraud has against it; to say nothing of that and to accept it are the same.
+fn doubt(json: Value<'_>) -> Result<Option<Cow<'_, str>>, Unrecognised> {
+    Ok(json.get("fraud_status").text()?.filter(|word| *word != "accept"))
+}
+
+fn is_given_back(status: &str) -> bool {
+    status.ends_with("refund") || status.ends_with("chargeback")
+}
+
+/// Whether two that say this are the same, though not byte for byte.
+fn is_known_by_what_it_says(json: Value<'_>) -> bool {
+    let status = json.get("transaction_status").text().ok().flatten();
+    status.is_some_and(|status| !is_given_back(&status) || parts(json).is_ok_and(|parts| parts.is_some()))
+}
+
+/// The names of the refunds; `None` where one has none.
 fn parts(json: Value<'_>) -> Result<Option<String>, Unrecognised> {
     let mut names = String::new();
     for refund in json.get("refunds").items()? {
@@ -148,7 +164,7 @@ fn step(status: &str) -> Option<Step> {
 
 fn state(status: &str, fraud: Option<&str>) -> Option<State> {
     Some(match (status, fraud) {
-        ("capture" | "settlement", None | Some("accept")) => State::Paid,
+        ("capture" | "settlement", None) => State::Paid,
         ("pending" | "authorize", _) | ("capture", Some("challenge")) => State::Pending,
         ("deny" | "failure", _) | ("capture", Some("deny")) => State::Failed,
         ("cancel" | "expire", _) => State::Cancelled,

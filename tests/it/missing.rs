@@ -14,6 +14,8 @@ use crate::support::{
 };
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef0123456789";
+/// The keys of Midtrans's answers and notifications.
+const MIDTRANS: &str = "secrets = [{ value = 'server' }]\napi_keys = [{ value = 'server:' }]\n";
 const HASH: &str = "0123456789abcdef0123456789abcdef";
 
 fn waiting(till: &Till) -> String {
@@ -244,10 +246,9 @@ async fn a_gate_that_was_down_when_the_time_came_asks_when_it_is_up_again() {
 
 #[tokio::test]
 async fn what_midtrans_never_told_is_what_it_answers_and_goes_where_it_told_of_the_beginning() {
-    const KEYS: &str = "secrets = [{ value = 'server' }]\napi_keys = [{ value = 'server:' }]\n";
     let (till, mut office) = (Till::open().await, Office::open().await);
-    let gate = waits_for("midtrans", KEYS, &till, &office).await;
-    let settled = midtrans("settlement", "200", true);
+    let gate = waits_for("midtrans", MIDTRANS, &till, &office).await;
+    let mut settled = midtrans("settlement", "200", true);
     till.at("GET /v2/t-1/status", 200, settled.clone());
     accepted(&gate, &mut office, tells("/hook/a?x=1", &midtrans("pending", "201", true))).await;
     let visit = office.next().await;
@@ -257,17 +258,55 @@ async fn what_midtrans_never_told_is_what_it_answers_and_goes_where_it_told_of_t
     gate.until("it is counted", || counted_of(&gate, "midtrans", "delivered") == 1.0).await;
     has_accepted(&gate, "midtrans", 2.0).await;
     assert_eq!(gate.ask(tells("/hook/a?x=1", &settled)).await.decision(), "replayed");
+    // That nothing is against it needs not be said.
+    settled.as_object_mut().unwrap().remove("fraud_status");
+    assert_eq!(gate.ask(tells("/hook/a?x=1", &settled)).await.decision(), "replayed");
+    assert!(office.is_quiet());
+}
+
+#[tokio::test]
+async fn a_refund_of_midtrans_that_has_no_name_is_told_once_and_nothing_is_made_of_it() {
+    let (till, mut office) = (Till::open().await, Office::open().await);
+    let gate = waits_for("midtrans", MIDTRANS, &till, &office).await;
+    let mut answer = midtrans("refund", "200", true);
+    answer["refund_amount"] = "121.00".into();
+    till.at("GET /v2/t-1/status", 200, answer);
+    for (status, code) in [("pending", "201"), ("settlement", "200"), ("refund", "200")] {
+        accepted(&gate, &mut office, tells("/hook/a", &midtrans(status, code, true))).await;
+    }
+    gate.until("it is over", || counted_of(&gate, "midtrans", "placeless") == 1.0).await;
+    assert!(office.is_quiet());
+}
+
+#[tokio::test]
+async fn what_midtrans_never_told_finds_its_place_though_the_apps_answer_told_first_of_the_beginning() {
+    let (till, mut office) = (Till::open().await, Office::open().await);
+    let more = format!(
+        "{MIDTRANS}[[rule]]\npath = '/pay'\nlearn.session = 'set-cookie:s'\nlearn.reference.midtrans = 'header:X-Payment'\n"
+    );
+    let gate = waits_for("midtrans", &more, &till, &office).await;
+    till.at("GET /v2/t-1/status", 200, midtrans("settlement", "200", true));
+    let told = gate.begin(post("/pay", "", "")).await;
+    let sent = "HTTP/1.1 302 Found\r\nlocation: https://app.midtrans.example/1\r\nx-payment: t-1\r\n\
+                set-cookie: s=1\r\ncontent-length: 0\r\n\r\n";
+    office.next().await.answer(sent);
+    assert_eq!(told.await.unwrap().status(), 302);
+    accepted(&gate, &mut office, tells("/hook/a?x=1", &midtrans("pending", "201", true))).await;
+    let visit = office.next().await;
+    assert_eq!(visit.line(), "POST /hook/a?x=1 HTTP/1.1");
+    visit.answer(BRACKETS);
+    gate.until("it is counted", || counted_of(&gate, "midtrans", "delivered") == 1.0).await;
+    assert_eq!(counted_of(&gate, "midtrans", "placeless"), 0.0);
     assert!(office.is_quiet());
 }
 
 #[tokio::test]
 async fn nothing_is_made_of_an_answer_of_midtrans_that_it_has_not_signed_or_signed_otherwise() {
-    const KEYS: &str = "secrets = [{ value = 'server' }]\napi_keys = [{ value = 'server:' }]\n";
     let mut forged = midtrans("settlement", "200", true);
     forged["signature_key"] = "00".repeat(64).into();
     for answer in [midtrans("settlement", "200", false), forged] {
         let (till, mut office) = (Till::open().await, Office::open().await);
-        let gate = waits_for("midtrans", KEYS, &till, &office).await;
+        let gate = waits_for("midtrans", MIDTRANS, &till, &office).await;
         till.at("GET /v2/t-1/status", 200, answer);
         accepted(&gate, &mut office, tells("/hook/a", &midtrans("pending", "201", true))).await;
         gate.until("it is over", || counted_of(&gate, "midtrans", "placeless") == 1.0).await;
