@@ -11,7 +11,7 @@ use http::{
 };
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
-use tokio::time::timeout;
+use tokio::{sync::Semaphore, time::timeout};
 
 use super::{Trouble, lock};
 use crate::{
@@ -52,6 +52,8 @@ impl fmt::Debug for ApiOptions {
 pub struct Api {
     options: ApiOptions,
     outbound: Outbound,
+    /// Questions that it may be asked at once, apart from those to the database, for which callbacks wait.
+    places: Semaphore,
     breaker: Mutex<Breaker>,
     clock: SteadyClock,
 }
@@ -87,12 +89,15 @@ impl Api {
     /// # Errors
     ///
     /// When there are no authorities by which the app could be told from an impostor.
-    pub fn new(options: ApiOptions, ca: Option<&Path>, clock: SteadyClock) -> Result<Self, TrustError> {
-        Ok(Self { options, outbound: Outbound::new(ca)?, breaker: Mutex::default(), clock })
+    pub fn new(options: ApiOptions, ca: Option<&Path>, places: usize, clock: SteadyClock) -> Result<Self, TrustError> {
+        let places = Semaphore::new(places);
+        Ok(Self { options, outbound: Outbound::new(ca)?, places, breaker: Mutex::default(), clock })
     }
 
     /// Whether the app has booked a payment under this reference.
     pub async fn is_booked(&self, reference: &str) -> Result<bool, Trouble> {
+        // Its processes serve those who want to see pages, too. Whoever finds no place comes again.
+        let Ok(_turn) = self.places.try_acquire() else { return Err(Trouble::Crowded) };
         if !lock(&self.breaker).admits(self.clock.now()) {
             return Err(Trouble::Resting);
         }
@@ -181,6 +186,7 @@ pub fn in_words(trouble: &Trouble) -> String {
         Trouble::Query(why) => format!("{it} says what can't be used: {why}"),
         Trouble::TooSlow => format!("{it} took too long"),
         Trouble::Limited(pause) => format!("{it} is asked too often, and wants to be left alone for {pause:?}"),
-        Trouble::Resting | Trouble::Crowded => format!("{it} has failed before, and is left alone for a while"),
+        Trouble::Resting => format!("{it} has failed before, and is left alone for a while"),
+        Trouble::Crowded => format!("{it} is asked about enough others at this moment"),
     }
 }

@@ -9,6 +9,7 @@ use oncegate::{
     time::{SteadyClock, Timestamp},
 };
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 use crate::support::{
     Office, Standing, Till,
@@ -148,6 +149,20 @@ async fn who_never_answers_has_said_nothing() {
     let till = Till::open().await;
     till.takes(Duration::from_secs(600));
     assert_eq!(is_booked(&lookup(&till.url())).await, Err(Trouble::TooSlow));
+}
+
+#[tokio::test]
+async fn only_so_many_questions_are_under_way_at_once() {
+    let till = Till::open().await;
+    till.takes(Duration::from_secs(600));
+    let (lookup, mut asks) = (lookup(&till.url()), JoinSet::new());
+    for _ in 0..5 {
+        let lookup = Arc::clone(&lookup);
+        asks.spawn(async move { is_booked(&lookup).await });
+    }
+    let first = asks.join_next().await.unwrap().unwrap();
+    assert_eq!(first, Err(Trouble::Crowded), "the others are still under way");
+    assert!(asks.try_join_next().is_none());
 }
 
 #[tokio::test]
