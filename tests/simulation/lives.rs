@@ -293,7 +293,9 @@ impl World {
         for delivery in put {
             match delivery.phase {
                 Phase::Unknown { .. } => outages.unknown.lock().unwrap().extend(self.identities(delivery)),
-                Phase::Review { .. } => self.in_hand.lock().unwrap().extend(self.identities(delivery)),
+                Phase::Review { .. } if self.is_shown(delivery) => {
+                    self.in_hand.lock().unwrap().extend(self.identities(delivery))
+                }
                 _ => {}
             }
         }

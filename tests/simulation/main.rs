@@ -8,6 +8,7 @@
 
 mod guards;
 mod lives;
+mod money;
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -33,6 +34,7 @@ use oncegate::{
         contract::{Ack, Moves, Provider, Scheme, SecretKind, Signing, Unrecognised},
         extract::Dialect,
         generic::GENERIC,
+        midtrans::MIDTRANS,
         mollie::MOLLIE,
     },
     rule::{Choices, Head, Learn, Matcher, ProviderChoice, Rule, Rules, path::Template},
@@ -136,7 +138,7 @@ impl Told {
     }
 
     fn every_sort_occurs(&self) -> bool {
-        let decisions = ["first", "joined", "replayed", "new_state"];
+        let decisions = ["first", "joined", "replayed", "new_state", "stale", "second_payment"];
         let people = self.acts.iter().all(|count| *count > 0) && self.refused > 0;
         self.unknown > 0
             && self.confirmed > 0
@@ -260,6 +262,8 @@ struct World {
     written: Mutex<Vec<LeaseId>>,
     /// What a person had or decided about: nobody can say what the app knows of it.
     in_hand: Mutex<HashSet<String>>,
+    /// Of which second payments a person has heard.
+    seconds: Mutex<money::Seconds>,
     /// What a person settled.
     settled: Mutex<HashSet<String>>,
     /// How often people did what, and how often they could not.
@@ -676,7 +680,9 @@ impl<S: Store> Store for Shaky<S> {
                 self.world.written.lock().unwrap().push(delivery.id);
                 if delivery.in_review().is_some() {
                     *self.world.reviews.lock().unwrap() += 1;
-                    self.world.in_hand.lock().unwrap().extend(self.world.identities(&delivery));
+                    if self.world.is_shown(&delivery) {
+                        self.world.in_hand.lock().unwrap().extend(self.world.identities(&delivery));
+                    }
                 }
             }
         }
@@ -775,6 +781,7 @@ fn rules(policy: &Policy) -> Rules {
         aliases: vec![(Arc::from("payment_hash"), places("json:$.hash"))],
         ..webhook(&GENERIC)
     };
+    let of_orders = Choices { aliases: vec![(Arc::from("order"), places("json:$.order_id"))], ..webhook(&MIDTRANS) };
     let sessions = vec![(Arc::from("session"), vec![Arc::from("sid")])];
     let back = Choices {
         channel: Some(Channel::Return),
@@ -788,6 +795,7 @@ fn rules(policy: &Policy) -> Rules {
         rule("/mollie/{company}", webhook(&MOLLIE)),
         rule("/generic/{company}", generic),
         rule("/several/{company}", webhook(&SEVERAL)),
+        rule("/midtrans/{company}", of_orders),
         rule("/return", back),
         rule("/shop/{page*}", Choices { learn, ..Choices::default() }),
     ];
@@ -852,6 +860,8 @@ enum Style {
     Joined,
     /// Several events at once, some of which have no id.
     Several,
+    /// What has become of its money, signed; and its order may be paid twice.
+    Money,
 }
 
 fn some_calls(chance: &mut Chance) -> (Vec<Call>, Vec<Click>) {
@@ -859,7 +869,7 @@ fn some_calls(chance: &mut Chance) -> (Vec<Call>, Vec<Click>) {
     let span = chance.of(&[500, 4000, 40_000]);
     let count = 2 + chance.below(36);
     let styles: Vec<Style> = (0..payments)
-        .map(|_| chance.of(&[Style::Bare, Style::Bare, Style::Numbered, Style::Joined, Style::Several]))
+        .map(|_| chance.of(&[Style::Bare, Style::Bare, Style::Numbered, Style::Joined, Style::Several, Style::Money]))
         .collect();
     // Payers who have come by the app's own pages; the others have begun elsewhere, and bring nothing.
     let browsers: Vec<Option<usize>> =
@@ -909,6 +919,10 @@ fn some_calls(chance: &mut Chance) -> (Vec<Call>, Vec<Click>) {
                 call("/generic/acme".into(), body, tag(Channel::Webhook, joined, vec![identity]))
             }
             Style::Several => several(chance, serial, &styles, at, hangs_up),
+            Style::Money => {
+                let (body, identity) = money::call(chance, payment);
+                call("/midtrans/acme".into(), body, tag(Channel::Webhook, false, vec![identity]))
+            }
         });
     }
     (calls, clicks)
@@ -1059,6 +1073,7 @@ fn some_day(chance: &mut Chance, outages: Option<lives::Outages>) -> (Setting, V
         reviews: Mutex::default(),
         written: Mutex::default(),
         in_hand: Mutex::default(),
+        seconds: Mutex::default(),
         settled: Mutex::default(),
         acts: Mutex::default(),
         closing: Mutex::default(),
@@ -1098,7 +1113,7 @@ async fn live_through<S: Store>(
             tokio::spawn(person(standing.clone(), Arc::clone(world)));
         }
     }
-    let book = Arc::new(Rulebook::new(rules(&world.policy), HashMap::new(), "http://app"));
+    let book = Arc::new(Rulebook::new(rules(&world.policy), money::keyrings(), "http://app"));
     let started = Instant::now();
     let begins = |payment: u64| clicks.iter().any(|click| click.pays.is_some_and(|(paid, _)| paid == payment));
     for (payment, begun) in world.begun.iter().enumerate() {
@@ -1107,6 +1122,7 @@ async fn live_through<S: Store>(
     for click in clicks {
         tokio::spawn(one_click(click, Arc::clone(&book), standing.clone(), Arc::clone(world)));
     }
+    let told_of: Vec<_> = calls.iter().map(|call| call.tag.clone()).collect();
     let callers: Vec<_> = calls
         .into_iter()
         .map(|call| tokio::spawn(one_call(call, Arc::clone(&book), standing.clone(), Arc::clone(world))))
@@ -1132,6 +1148,7 @@ async fn live_through<S: Store>(
             *told.decisions.entry(decision.clone()).or_default() += 1;
         }
     }
+    world.counts_second_payments(&told_of);
     told.reviews = *world.reviews.lock().unwrap();
     (told.acts, told.refused) = *world.acts.lock().unwrap();
     let page = metrics.render();
@@ -1414,6 +1431,12 @@ fn check(heard: &Heard, world: &World) {
         return;
     }
     if !heard.status.is_success() {
+        return;
+    }
+    if heard.decision.as_deref() == Some("stale") {
+        if !world.is_rightly_stale(heard) {
+            world.fault(format!("{:?} was told that it is too old, and is not", heard.tag));
+        }
         return;
     }
     let (in_hand, settled) = (world.in_hand.lock().unwrap(), world.settled.lock().unwrap());
