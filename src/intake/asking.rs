@@ -131,13 +131,15 @@ impl<S: Store, A: App> Intake<S, A> {
         let whole = Whole { method, uri, headers, body, host, source };
         // By the rules that hold now it may be no callback any more; then nobody can say that it is a repeat.
         let Some(route) = book.rules.classify(&whole.head()) else { return self.drop_recheck(&delivery).await };
-        let mut reading = Reading::of(&route, &whole, book, self.dispatch.clock.wall(letter.arrived));
+        // A signature that tells its time is judged by when it came.
+        let came = self.dispatch.clock.wall(letter.arrived);
+        let mut reading = Reading::of(&route, &whole, book, came);
         for event in &letter.events {
             self.rechecks.over(event.transaction, self.dispatch.clock_now());
         }
         if let Some(question) = reading.question(&route, book) {
             match self.inquiry.ask(question, None).await {
-                Known::Event(said) => reading = Reading::told(&route, &whole, book, letter.arrived, Some(&said.event)),
+                Known::Event(said) => reading = Reading::told(&route, &whole, book, came, Some(&said.event)),
                 Known::Another => return self.drop_recheck(&delivery).await,
                 // Its time comes again.
                 Known::Nothing(_) if delivery.attempts < TRIES => return,

@@ -154,10 +154,10 @@ impl<S: Store, A: App> Intake<S, A> {
                 _ => return,
             }
         }
-        let deliveries = self.awaiting(era, &begun);
-        let transition = Transition { lessons, deliveries, ..Transition::default() };
-        if let Err(error) = self.dispatch.commit(transition).await {
-            tracing::warn!(%error, "what an answer taught is not remembered");
+        let (deliveries, begun) = self.awaiting(era, begun);
+        match self.dispatch.commit(Transition { lessons, deliveries, ..Transition::default() }).await {
+            Ok(()) => begun.stands(),
+            Err(error) => tracing::warn!(%error, "what an answer taught is not remembered"),
         }
     }
 }

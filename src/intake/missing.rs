@@ -141,9 +141,39 @@ impl Missing {
         }
     }
 
+    /// It is not waited for after all. What another has made of it meanwhile stays.
+    fn forget(&self, beginning: &Beginning) {
+        let Entry::Occupied(mut known) = self.0.entry(beginning.key()) else { return };
+        match (*known.get(), beginning.place.is_some()) {
+            (Waits::Both, true) => _ = known.insert(Waits::Placeless),
+            (Waits::Both, false) => _ = known.insert(Waits::Placed),
+            (Waits::Placed, true) | (Waits::Placeless, false) => _ = known.remove(),
+            (Waits::Placed, false) | (Waits::Placeless, true) => {}
+        }
+    }
+
     /// It is over. Where one before it is not, that is remembered until its time comes.
     fn over(&self, payment: Key) {
         self.0.remove_if(&payment, |_, waits| *waits != Waits::Both);
+    }
+}
+
+/// Payments that begin to be waited for. Dropped before that is written down, they are not, and may begin again.
+pub(super) struct Begun<'a> {
+    missing: &'a Missing,
+    all: Vec<Beginning>,
+}
+
+impl Begun<'_> {
+    /// It is written down.
+    pub(super) fn stands(mut self) {
+        self.all.clear();
+    }
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        self.all.iter().for_each(|beginning| self.missing.forget(beginning));
     }
 }
 
@@ -175,21 +205,23 @@ fn judged(known: &Known, age: Duration) -> Verdict {
 }
 
 impl<S: Store, A: App> Intake<S, A> {
-    /// What is to be remembered of payments that have just begun.
-    pub(super) fn awaiting(&self, era: Era, begun: &[Beginning]) -> Vec<Change> {
+    /// What is to be remembered of payments that have just begun, and what says that it is.
+    pub(super) fn awaiting(&self, era: Era, mut begun: Vec<Beginning>) -> (Vec<Change>, Begun<'_>) {
         let now = self.dispatch.clock_now();
-        let new = begun.iter().filter(|beginning| self.missing.begins(beginning));
-        new.map(|beginning| Change::Put(awaited(beginning, era, self.dispatch.next_id(), now))).collect()
+        begun.retain(|beginning| self.missing.begins(beginning));
+        let put = |beginning| Change::Put(awaited(beginning, era, self.dispatch.next_id(), now));
+        (begun.iter().map(put).collect(), Begun { missing: &self.missing, all: begun })
     }
 
     /// A payment that a webhook tells to be pending has begun.
     pub(super) async fn expect(&self, era: Era, beginning: Beginning) {
-        let deliveries = self.awaiting(era, &[beginning]);
+        let (deliveries, begun) = self.awaiting(era, vec![beginning]);
         if deliveries.is_empty() {
             return;
         }
-        if let Err(error) = self.dispatch.commit(Transition { deliveries, ..Transition::default() }).await {
-            tracing::warn!(%error, "a payment that is pending is not waited for");
+        match self.dispatch.commit(Transition { deliveries, ..Transition::default() }).await {
+            Ok(()) => begun.stands(),
+            Err(error) => tracing::warn!(%error, "a payment that is pending is not waited for"),
         }
     }
 
@@ -343,6 +375,13 @@ fn made(content_type: &'static str, call: &Call, began: &Uri) -> Option<StoredRe
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        dispatch::{self, Dispatch},
+        store::memory::{self, Memory},
+        telemetry::Metrics,
+        time::SteadyClock,
+        upstream::{self, Upstream},
+    };
 
     fn beginning(reference: &str) -> Beginning {
         Beginning { provider: "mollie", reference: Arc::from(reference), after: Duration::from_secs(900), place: None }
@@ -381,6 +420,40 @@ mod tests {
         assert!(missing.is_overtaken(payment, &nowhere) && missing.is_overtaken(payment, &nowhere));
         missing.over(payment);
         assert!(missing.0.is_empty());
+    }
+
+    #[test]
+    fn who_could_not_be_waited_for_takes_back_no_more_than_was_his() {
+        let (payment, nowhere) = (beginning("t-1").key(), Uri::default());
+        let placed = Beginning { place: Some(Uri::from_static("https://pay.example/hook")), ..beginning("t-1") };
+        for (one, other) in [(beginning("t-1"), &placed), (placed.clone(), &beginning("t-1"))] {
+            let missing = Missing::default();
+            assert!(missing.begins(&one));
+            missing.forget(other);
+            assert!(!missing.0.is_empty(), "it is another's");
+            missing.forget(&one);
+            assert!(missing.0.is_empty());
+        }
+        let missing = Missing::default();
+        assert!(missing.begins(&beginning("t-1")) && missing.begins(&placed));
+        missing.forget(&placed);
+        assert!(!missing.is_overtaken(payment, &nowhere) && missing.begins(&placed));
+        missing.forget(&beginning("t-1"));
+        assert!(missing.is_overtaken(payment, &nowhere));
+    }
+
+    #[tokio::test]
+    async fn a_payment_that_could_not_be_written_down_may_begin_again() {
+        let metrics = Arc::new(Metrics::new());
+        let full = Memory::new(memory::Options { max_leases: 0, ..memory::Options::default() });
+        let app = Upstream::new(upstream::Options::new("http://127.0.0.1:1")).expect("an app");
+        let clock = SteadyClock::starting_at(Timestamp::EPOCH);
+        let intake = Intake::new(Dispatch::new(full, Arc::new(app), clock, metrics, dispatch::Options::default()));
+        intake.expect(Era(0), beginning("tr_1")).await;
+        assert!(intake.missing.0.is_empty());
+        let (changes, begun) = intake.awaiting(Era(0), vec![beginning("tr_1"), beginning("tr_1")]);
+        begun.stands();
+        assert_eq!((changes.len(), intake.missing.0.len()), (1, 1));
     }
 
     #[test]

@@ -141,15 +141,18 @@ fn is_known_by_what_it_says(json: Value<'_>) -> bool {
     status.is_some_and(|status| !is_given_back(&status) || parts(json).is_ok_and(|parts| parts.is_some()))
 }
 
-/// The names of the refunds; `None` where one has none.
+/// The names of the refunds, in no order but their own, for nothing says that an answer lists them as a notification does;
+/// `None` where one has none.
 fn parts(json: Value<'_>) -> Result<Option<String>, Unrecognised> {
-    let mut names = String::new();
-    for refund in json.get("refunds").items()? {
+    let name = |refund: Value<'_>| {
         let name = refund.get("refund_chargeback_id").or(refund.get("refund_key")).text()?;
-        let Some(name) = name else { return Ok(None) };
-        names = format!("{names}{}:{name},", name.len());
-    }
-    Ok(Some(names).filter(|names| !names.is_empty()))
+        Ok(name.map(|name| format!("{}:{name},", name.len())))
+    };
+    let names: Result<Option<Vec<_>>, Unrecognised> = json.get("refunds").items()?.map(name).collect::<Result<_, _>>();
+    Ok(names?.filter(|names| !names.is_empty()).map(|mut names| {
+        names.sort_unstable();
+        names.concat()
+    }))
 }
 
 fn step(status: &str) -> Option<Step> {

@@ -546,3 +546,18 @@ fn what_an_api_says_with_the_status_of_success_may_be_that_it_has_nothing_to_say
     assert_eq!(midtrans("401"), Told::Nothing(NoEvent::Refused));
     assert!(matches!(midtrans("500"), Told::Nothing(NoEvent::Failed(_))));
 }
+
+#[test]
+fn refunds_of_midtrans_are_the_same_in_whatever_order_they_are_listed() {
+    let facts = |keys: &[&str]| {
+        let refunds: Vec<_> = keys.iter().map(|key| json!({ "refund_key": key })).collect();
+        let status = json!({ "transaction_id": "t-1", "status_code": "200", "transaction_status": "refund", "refunds": refunds });
+        match answer("midtrans", "t-1", &status) {
+            Told::Event(said) => said.event.facts.clone(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(facts(&["a", "b"]), facts(&["b", "a"]));
+    assert_ne!(facts(&["a", "b"]), facts(&["a"]));
+    assert_ne!(facts(&["a", "1:a,"]), facts(&["a", "a"]));
+}
