@@ -86,7 +86,7 @@ fn stays_in_its_place(inquiry: &Inquiry, reference: &str) {
 
 pub fn seeds() -> Vec<Vec<u8>> {
     // What their manuals show, cut to what is read; of each, one that is paid, and of who repeats his notification more.
-    const ANSWERS: [(&str, &str, &str); 14] = [
+    const ANSWERS: [(&str, &str, &str); 15] = [
         (
             "mollie",
             "tr_1",
@@ -106,6 +106,11 @@ pub fn seeds() -> Vec<Vec<u8>> {
             "gocardless",
             "PM1",
             r#"{"payments":{"id":"PM1","status":"confirmed","amount":1200,"currency":"EUR","amount_refunded":0,"metadata":{"payment_hash":"h"}}}"#,
+        ),
+        (
+            "gocardless",
+            "PM1",
+            r#"{"events":[{"id":"EV2","created_at":"2026-03-05T10:00:00.000Z","resource_type":"payments","action":"confirmed","links":{"payment":"PM1"}},{"id":"EV1","created_at":"2026-03-01T10:00:00.000Z","resource_type":"payments","action":"created","links":{"payment":"PM1"}}],"meta":{"limit":500}}"#,
         ),
         (
             "square",

@@ -15,7 +15,7 @@ use crate::{
     provider::{
         PROVIDERS,
         contract::{Keyring, Provider, Scheme, Secret, SecretKind, Settings, Signing},
-        inquiry::{Api, Apis, Inquire, Missing, access::ApiKey},
+        inquiry::{Api, Apis, Inquire, Missing, Notice, access::ApiKey},
         signature::{Certificate, VerifyingKey},
     },
     watch::Content,
@@ -190,6 +190,9 @@ fn one(provider: &'static Provider, table: &Table, section: &mut Section<'_>, wo
         section.warn("secrets", message, "write webhook_id = \"…\" as PayPal shows it for this webhook");
     }
     let api = api(provider, table, section, world);
+    if api.as_deref().is_some_and(signs) {
+        signed(&keyring, section);
+    }
     ProviderOptions { provider, keyring, api, print: Content::NoFile }
 }
 
@@ -199,6 +202,26 @@ const API: [&str; 7] = ["api_key_env", "api_keys", "api_url", "api_timeout", "in
 const TIMEOUT: Duration = Duration::from_secs(3);
 /// When a callback that is a repeat by an answer alone is asked about once more, where nothing is said.
 const RECHECK: Duration = Duration::from_secs(30);
+
+/// Whether callbacks that never came are made and signed.
+fn signs(api: &Api) -> bool {
+    api.missing_after.is_some() && api.inquiry.missing.notice().is_some_and(Notice::is_signed)
+}
+
+/// What is made is signed as its provider would have, with the secret of the endpoint.
+fn signed(keyring: &Keyring, section: &mut Section<'_>) {
+    match &*keyring.keys {
+        [] => {
+            let message = "what is made has to be signed, and there is no secret for it";
+            section.fault("missing_after", message, "write `secrets` as the app has it for this endpoint".to_owned());
+        }
+        [_] => {}
+        _ => {
+            let message = "what is made is signed with the first of `secrets`; an app that expects another refuses it";
+            section.warn("missing_after", message, "let the one that is in use stand first");
+        }
+    }
+}
 
 /// How long a payment that has begun is waited for at least.
 const SOONEST: Duration = Duration::from_secs(1);

@@ -21,13 +21,16 @@ use http::{
 
 use super::{
     Intake,
-    reading::{Reading, Rulebook, Whole, refused},
+    reading::{NO_KEYS, Reading, Rulebook, Statement, Whole, refused},
 };
 use crate::{
     callback::{Channel, Event, Key, State},
     dispatch::App,
     inquiry::{Known, Why},
-    provider::inquiry::{Api, Asking, Call, Notice, Said, Where},
+    provider::{
+        contract::Keyring,
+        inquiry::{Api, Asking, Call, Notice, Said, Where},
+    },
     spread::Spread,
     store::Store,
     time::Timestamp,
@@ -63,18 +66,29 @@ pub struct Beginning {
 }
 
 impl Beginning {
-    /// What a webhook that came so tells to have begun, where that is waited for.
-    pub fn told(reading: &Reading, book: &Rulebook, whole: &Whole<'_>) -> Option<Self> {
+    /// What a webhook that came so tells to have begun, where that is waited for: payments of which it tells nothing but that
+    /// they are pending.
+    pub fn told(reading: &Reading, book: &Rulebook, whole: &Whole<'_>) -> Vec<Self> {
         let provider = reading.provider.name;
-        let api = book.apis.get(provider)?;
-        let after = api.missing_after?;
-        let [statement] = reading.statements.as_deref().ok()? else { return None };
-        let begins = statement.event.state == Some(State::Pending) && !statement.policy.shadow;
-        let place = match api.inquiry.missing.notice()?.place {
+        let waited = book.apis.get(provider).and_then(|api| Some((api.missing_after?, api.inquiry.missing.notice()?)));
+        let Some((after, notice)) = waited else { return Vec::new() };
+        let statements = reading.statements.as_deref().unwrap_or_default();
+        let is_pending = |one: &Statement| one.event.state == Some(State::Pending);
+        let begins = |one: &&Statement| {
+            let mut same = statements.iter().filter(|other| other.event.reference == one.event.reference);
+            !one.policy.shadow && same.all(is_pending)
+        };
+        let place = match notice.place {
             Where::Told(_) => None,
             Where::Began => whole.uri.path_and_query().and_then(|path| came_to(whole, path)),
         };
-        begins.then(|| Self { provider, reference: Arc::from(&*statement.event.reference), after, place })
+        let beginning = |one: &Statement| Self {
+            provider,
+            reference: Arc::from(&*one.event.reference),
+            after,
+            place: place.clone(),
+        };
+        statements.iter().filter(begins).map(beginning).collect()
     }
 
     fn key(&self) -> Key {
@@ -213,15 +227,15 @@ impl<S: Store, A: App> Intake<S, A> {
         (begun.iter().map(put).collect(), Begun { missing: &self.missing, all: begun })
     }
 
-    /// A payment that a webhook tells to be pending has begun.
-    pub(super) async fn expect(&self, era: Era, beginning: Beginning) {
-        let (deliveries, begun) = self.awaiting(era, vec![beginning]);
+    /// Payments that a webhook tells to be pending have begun.
+    pub(super) async fn expect(&self, era: Era, begun: Vec<Beginning>) {
+        let (deliveries, begun) = self.awaiting(era, begun);
         if deliveries.is_empty() {
             return;
         }
         match self.dispatch.commit(Transition { deliveries, ..Transition::default() }).await {
             Ok(()) => begun.stands(),
-            Err(error) => tracing::warn!(%error, "a payment that is pending is not waited for"),
+            Err(error) => tracing::warn!(%error, "what is pending is not waited for"),
         }
     }
 
@@ -262,8 +276,9 @@ impl<S: Store, A: App> Intake<S, A> {
     /// Brings the app a paid payment as its provider would have.
     async fn bring(&self, book: &Rulebook, delivery: &Delivery, api: &Api, notice: &Notice, said: &Said) {
         let letter = &delivery.letter;
-        let Some(request) = said.call.as_ref().and_then(|call| made(notice.content_type, call, &letter.request.uri))
-        else {
+        let keyring = book.keyrings.get(api.provider).unwrap_or(&NO_KEYS);
+        let call = said.call.as_ref();
+        let Some(request) = call.and_then(|call| made(notice, keyring, call, &letter.request.uri)) else {
             return self.waits_no_longer(delivery, "placeless").await;
         };
         let host = request.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
@@ -348,8 +363,8 @@ fn awaited(beginning: &Beginning, era: Era, id: LeaseId, now: Timestamp) -> Deli
     Delivery { id, version: 0, letter: Arc::new(letter), phase, attempts: 0, owed: false }
 }
 
-/// The callback as it would have come; `None` where nobody knows to which address.
-fn made(content_type: &'static str, call: &Call, began: &Uri) -> Option<StoredRequest> {
+/// The callback as it would have come; `None` where nobody knows to which address, or can sign it.
+fn made(notice: &Notice, keyring: &Keyring, call: &Call, began: &Uri) -> Option<StoredRequest> {
     let address = call.place.as_ref().map_or_else(|| Some(began.clone()), |place| place.parse().ok())?;
     let host = address.authority().filter(|authority| !authority.as_str().contains('@'))?;
     let scheme = address.scheme_str().filter(|scheme| matches!(*scheme, "http" | "https"))?;
@@ -359,7 +374,7 @@ fn made(content_type: &'static str, call: &Call, began: &Uri) -> Option<StoredRe
     let host = text(host.as_str())?;
     let mut headers = HeaderMap::new();
     headers.insert(HOST, host.clone());
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(notice.content_type));
     headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
     headers.insert(
         USER_AGENT,
@@ -368,6 +383,9 @@ fn made(content_type: &'static str, call: &Call, began: &Uri) -> Option<StoredRe
     headers.insert(HeaderName::from_static("x-forwarded-host"), host);
     headers.insert(FORWARDED_PROTO, text(scheme)?);
     headers.insert(HeaderName::from_static("x-forwarded-port"), HeaderValue::from(port));
+    if let Some((name, tag)) = notice.signature(keyring, &body).ok()? {
+        headers.insert(HeaderName::from_static(name), text(&tag)?);
+    }
     let uri = Uri::from(address.path_and_query()?.clone());
     Some(StoredRequest { method: Method::POST, uri, headers, body })
 }
@@ -377,6 +395,7 @@ mod tests {
     use super::*;
     use crate::{
         dispatch::{self, Dispatch},
+        provider::mollie::MOLLIE,
         store::memory::{self, Memory},
         telemetry::Metrics,
         time::SteadyClock,
@@ -449,7 +468,7 @@ mod tests {
         let app = Upstream::new(upstream::Options::new("http://127.0.0.1:1")).expect("an app");
         let clock = SteadyClock::starting_at(Timestamp::EPOCH);
         let intake = Intake::new(Dispatch::new(full, Arc::new(app), clock, metrics, dispatch::Options::default()));
-        intake.expect(Era(0), beginning("tr_1")).await;
+        intake.expect(Era(0), vec![beginning("tr_1")]).await;
         assert!(intake.missing.0.is_empty());
         let (changes, begun) = intake.awaiting(Era(0), vec![beginning("tr_1"), beginning("tr_1")]);
         begun.stands();
@@ -483,10 +502,10 @@ mod tests {
 
     #[test]
     fn what_is_made_goes_where_the_provider_was_told_to_call_and_nowhere_else() {
-        let form = "application/x-www-form-urlencoded";
+        let mollie = MOLLIE.inquiry.and_then(|inquiry| inquiry.missing.notice()).expect("it is made");
         let made = |place: Option<&str>, began: &str| {
             let call = Call { place: place.map(str::to_owned), body: Bytes::from_static(b"id=tr_1") };
-            made(form, &call, &began.parse().expect("an address"))
+            made(mollie, &NO_KEYS, &call, &began.parse().expect("an address"))
         };
         let target = |place: &str| made(Some(place), "/").map(|request| request.uri.to_string());
         assert_eq!(target("https://pay.example/hook/a?x=1").as_deref(), Some("/hook/a?x=1"));

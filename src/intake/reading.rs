@@ -75,7 +75,7 @@ impl<'a> Whole<'a> {
 pub type Keyrings = HashMap<&'static str, Keyring>;
 
 /// Of a provider for which nothing is configured.
-static NO_KEYS: LazyLock<Keyring> = LazyLock::new(Keyring::default);
+pub(super) static NO_KEYS: LazyLock<Keyring> = LazyLock::new(Keyring::default);
 
 /// By what callbacks are read and decided. Each keeps to the one it came under, whatever a reload changes.
 #[derive(Debug)]

@@ -157,8 +157,9 @@ impl<S: Store, A: App> Intake<S, A> {
             let treatment = if reading.policy.shadow { None } else { Some(treatment) };
             return Box::pin(self.treat(book, &reading, received, decision, treatment, line)).await;
         }
-        if let Some(beginning) = Beginning::told(&reading, book, &received.whole()) {
-            Box::pin(self.expect(book.era, beginning)).await;
+        let begun = Beginning::told(&reading, book, &received.whole());
+        if !begun.is_empty() {
+            Box::pin(self.expect(book.era, begun)).await;
         }
         let events = reading.arriving();
         let webhook = Webhook {

@@ -3,12 +3,14 @@
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use http::StatusCode;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::{
     amount,
     contract::{Ack, LateMove, Moves, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
     extract::{Reader, Value},
-    inquiry::{Inquiry, Missing, NoEvent, Question, access::Access, moved},
+    inquiry::{Body, Inquiry, Missing, NoEvent, Notice, Question, Where, access::Access, moved},
     signature::{self, BodyMac},
 };
 use crate::callback::{Alias, Event, State};
@@ -64,13 +66,32 @@ pub static GOCARDLESS: Provider = Provider {
 static INQUIRY: Inquiry = Inquiry {
     unclear: false,
     url: "https://api.gocardless.com",
-    questions: &[Question { is_for: |event| event.reference.starts_with("PM"), path: "/payments/{reference}" }],
+    questions: &[
+        // All that has happened to it; 500 is a page.
+        Question {
+            is_for: |event| event.event_type.as_deref() == Some(LISTED) && event.reference.starts_with("PM"),
+            path: "/events?payment={reference}&limit=500",
+        },
+        Question { is_for: |event| event.reference.starts_with("PM"), path: "/payments/{reference}" },
+    ],
     headers: &[("gocardless-version", "2015-07-06")],
     access: Access::Bearer,
     read: asked,
-    missing: Missing::Not("an event has an id that nobody else can give it, and the real one would go through as well"),
-    sources: &["https://developer.gocardless.com/api-reference/#payments-get-a-single-payment"],
+    // The event has its own id there, so that the real one is a repeat of it, and the endpoint's secret is known.
+    missing: Missing::Made(Notice {
+        event_type: Some(LISTED),
+        place: Where::Began,
+        content_type: "application/json",
+        body: Body::Lists { write: paid_event, sign: |keyring, body| SIGNATURE.made(keyring, body) },
+    }),
+    sources: &[
+        "https://developer.gocardless.com/api-reference/#payments-get-a-single-payment",
+        "https://developer.gocardless.com/api-reference/#events-list-events",
+    ],
 };
+
+/// The kind of event, no provider's word, as which a payment is asked about whose own events are wanted.
+const LISTED: &str = "listed";
 
 const SIGNATURE: BodyMac = BodyMac { header: "webhook-signature", prefix: "" };
 
@@ -120,8 +141,11 @@ fn aliases(event: Value<'_>) -> Vec<Alias> {
     places.into_iter().filter_map(alias).collect()
 }
 
-/// A payment, as the API shows it.
+/// A payment, as the API shows it, or its events.
 fn asked(json: Value<'_>) -> Result<Event, NoEvent> {
+    if json.get("events").is_there() {
+        return listed(json);
+    }
     let payment = json.get("payments");
     let status = payment.get("status").needed()?;
     let refunded = moved(payment.get("amount_refunded"))?;
@@ -149,6 +173,46 @@ fn asked(json: Value<'_>) -> Result<Event, NoEvent> {
         facts: facts([("status", Some(&status)), ("minor", minor.as_deref()), ("refunded", refunded.as_deref())]),
         ..Event::default()
     })
+}
+
+/// A payment, as the latest of its events that says where it stands tells it.
+fn listed(json: Value<'_>) -> Result<Event, NoEvent> {
+    let mut told = Vec::new();
+    // A refund has events of its own.
+    for one in json.get("events").items()?.filter(|event| event.at(["links", "payment"]).is_there()) {
+        told.push((one.get("created_at").needed()?, event(one)?));
+    }
+    let Some((_, first)) = told.first() else { return Err(NoEvent::NotFound) };
+    let reference = first.reference.clone();
+    if told.iter().any(|(_, event)| event.reference != reference) {
+        return Err(Unrecognised("it lists the events of several payments".into()).into());
+    }
+    // Of two that happened at once the first in the list is the later one.
+    told.reverse();
+    let standing =
+        told.into_iter().filter(|(_, event)| event.state.is_some()).max_by(|(one, _), (other, _)| one.cmp(other));
+    let (state, detail) = standing.map_or((None, None), |(_, event)| (event.state, event.event_type));
+    Ok(Event { reference, state, facts: facts([("latest", detail.as_deref())]), detail, ..Event::default() })
+}
+
+/// A callback with the event by which it was paid, if that is how the payment stands. Whatever has come after it, nobody has told
+/// of either, and half of it would be no truth.
+fn paid_event(json: Value<'_>, answer: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Listed<'a> {
+        #[serde(borrow)]
+        events: Vec<&'a RawValue>,
+    }
+    if listed(json).ok()?.state != Some(State::Paid) {
+        return None;
+    }
+    let action = |action: &str| {
+        let mut events = json.get("events").items().ok()?;
+        events.position(|event| event.get("resource_type").is("payments") && event.get("action").is(action))
+    };
+    let at = action("confirmed").or_else(|| action("paid_out"))?;
+    let listed: Listed<'_> = serde_json::from_slice(answer).ok()?;
+    Some(format!("{{\"events\":[{}]}}", listed.events.get(at)?))
 }
 
 /// The payment, where it is linked; else what the event is about: of `mandates` the `mandate`.

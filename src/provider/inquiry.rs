@@ -9,7 +9,7 @@ use http::{HeaderMap, Method, Uri};
 
 use self::access::{Access, Credential};
 use super::{
-    contract::Unrecognised,
+    contract::{Keyring, Unrecognised},
     extract::{Dialect, Reader, Value, decimal},
 };
 use crate::callback::{Event, Key, RequestView, State};
@@ -86,6 +86,13 @@ pub enum Body {
     Names(fn(&str) -> String),
     /// What the answer says, byte for byte, if this holds of it.
     Repeats(fn(Value<'_>) -> bool),
+    /// An event of the provider's own, which its answer lists, id and all.
+    Lists {
+        /// A callback with this event alone, of the answer as it is read and as it came.
+        write: fn(Value<'_>, &[u8]) -> Option<String>,
+        /// The field that signs it, by the secret that the provider shares with this endpoint.
+        sign: fn(&Keyring, &[u8]) -> Option<Field>,
+    },
 }
 
 impl Notice {
@@ -98,10 +105,36 @@ impl Notice {
         let body = match self.body {
             Body::Names(write) => write(reference).into(),
             Body::Repeats(holds) => holds(json).then(|| Bytes::copy_from_slice(answer))?,
+            Body::Lists { write, .. } => write(json, answer)?.into(),
         };
         Some(Call { place, body })
     }
+
+    /// Whether it has to be signed with what the configuration has.
+    #[must_use]
+    pub const fn is_signed(&self) -> bool {
+        matches!(self.body, Body::Lists { .. })
+    }
+
+    /// The field that signs a callback with this body; `None` where it needs none.
+    ///
+    /// # Errors
+    ///
+    /// If it needs one, and there is no secret.
+    pub fn signature(&self, keyring: &Keyring, body: &[u8]) -> Result<Option<Field>, Unsigned> {
+        match self.body {
+            Body::Names(_) | Body::Repeats(_) => Ok(None),
+            Body::Lists { sign, .. } => sign(keyring, body).map(Some).ok_or(Unsigned),
+        }
+    }
 }
+
+/// A header field: its name, in lower case, and what it says.
+pub type Field = (&'static str, String);
+
+/// A callback that would have been signed, and for which there is no secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unsigned;
 
 /// What is asked for.
 #[derive(Debug)]

@@ -195,6 +195,17 @@ impl BodyMac {
         let told = lines(view.headers, self.header).filter_map(|tag| tag.trim().strip_prefix(self.prefix));
         judged(any_mac(&keyring.keys, &[view.body], &tags(told.filter_map(Tag::hex))))
     }
+
+    /// The field that signs this body with the first of the secrets.
+    #[must_use]
+    pub fn made(&self, keyring: &Keyring, body: &[u8]) -> Option<(&'static str, String)> {
+        let key =
+            keyring.keys.iter().find_map(|key| if let VerifyingKey::Mac(key) = key { Some(key) } else { None })?;
+        let tag = hmac::sign(key, body);
+        let hex = tag.as_ref().iter().flat_map(|byte| [byte >> 4, byte & 0xf]);
+        let hex = hex.filter_map(|digit| char::from_digit(digit.into(), 16));
+        Some((self.header, self.prefix.chars().chain(hex).collect()))
+    }
 }
 
 /// A hash without a key of its own: schemes that use one put the secret beside what they say.

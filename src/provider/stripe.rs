@@ -76,7 +76,9 @@ static INQUIRY: Inquiry = Inquiry {
     headers: &[("stripe-version", "2022-11-15")],
     access: Access::Bearer,
     read: asked,
-    missing: Missing::Not("an event has an id that nobody else can give it, and the real one would go through as well"),
+    missing: Missing::Not(
+        "an event has an id that nobody else can give it, and its list of events can't be asked about one payment",
+    ),
     sources: &[
         "https://docs.stripe.com/api/payment_intents/object",
         "https://docs.stripe.com/api/charges/object",

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use ring::digest;
+use ring::{digest, hmac};
 use serde_json::{Value, json};
 
 use crate::support::{
     Office, Standing, Till,
     office::{BRACKETS, Visit},
-    process::Process,
+    process::{Process, oncegate},
     standing::{HOOK, NINJA, connect, heard, mollie, post},
     wire::soon,
 };
@@ -345,4 +345,108 @@ async fn what_mercado_pago_never_told_goes_as_an_older_notification_to_where_the
         assert_eq!(gate.ask(tells(target, &body)).await.decision(), "replayed");
         assert!(office.is_quiet());
     }
+}
+
+/// The keys of GoCardless's answers and events.
+const GOCARDLESS: &str = "secrets = [{ value = 'shared' }]\napi_keys = [{ value = 'token' }]\n";
+
+/// An event of GoCardless's about its payment `PM1`.
+fn happened(id: &str, action: &str, day: u8) -> Value {
+    json!({
+        "id": id, "created_at": format!("2026-03-{day:02}T10:00:00.000Z"), "resource_type": "payments", "action": action,
+        "links": { "payment": "PM1" }, "details": { "origin": "gocardless", "cause": format!("payment_{action}") },
+    })
+}
+
+/// A webhook with these events, signed.
+fn batch(events: &[&Value]) -> String {
+    let body = json!({ "events": events, "meta": { "webhook_id": "WB1" } }).to_string();
+    let tag = tag(&body);
+    post("/hook/a", &format!("Content-Type: application/json\r\nWebhook-Signature: {tag}\r\n"), &body)
+}
+
+fn tag(body: &str) -> String {
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, b"shared"), body.as_bytes());
+    tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[tokio::test]
+async fn what_gocardless_never_told_is_its_own_event_and_signed_as_its_own() {
+    let (till, mut office) = (Till::open().await, Office::open().await);
+    let gate = waits_for("gocardless", GOCARDLESS, &till, &office).await;
+    let [created, submitted] = [happened("EV1", "created", 1), happened("EV2", "submitted", 2)];
+    let [confirmed, paid_out] = [happened("EV3", "confirmed", 5), happened("EV4", "paid_out", 7)];
+    let refund = json!({
+        "id": "EV0", "created_at": "2026-03-09T10:00:00.000Z", "resource_type": "refunds", "action": "created",
+        "links": { "refund": "RF1" },
+    });
+    let list = json!({ "events": [refund, paid_out, confirmed, submitted, created], "meta": { "limit": 500 } });
+    till.at("GET /events?payment=PM1&limit=500", 200, list);
+    // A batch may tell of several beginnings, and twice of one; what it tells to be over has not begun.
+    let mut over = happened("EV9", "confirmed", 1);
+    over["links"]["payment"] = "PM2".into();
+    let mut begun = happened("EV8", "created", 1);
+    begun["links"]["payment"] = "PM2".into();
+    accepted(&gate, &mut office, batch(&[&created, &submitted, &begun, &over])).await;
+    let visit = office.next().await;
+    let body = json!({ "events": [confirmed] }).to_string();
+    assert_eq!((visit.line(), &*visit.body), ("POST /hook/a HTTP/1.1", &*body));
+    assert_eq!(visit.head.one("webhook-signature"), tag(&body));
+    assert!(visit.head.one("user-agent").contains("nobody called"));
+    visit.answer(BRACKETS);
+    has_accepted(&gate, "gocardless", 2.0).await;
+    gate.until("it is counted", || counted_of(&gate, "gocardless", "delivered") == 1.0).await;
+    assert_eq!(gate.ask(batch(&[&confirmed])).await.decision(), "replayed");
+    // What has happened since is another event.
+    accepted(&gate, &mut office, batch(&[&paid_out])).await;
+    assert!(office.is_quiet());
+    let asked: Vec<_> = till.asked().iter().map(|head| head.line.clone()).collect();
+    assert_eq!(asked, ["GET /events?payment=PM1&limit=500 HTTP/1.1"]);
+}
+
+#[tokio::test]
+async fn nothing_is_made_of_what_gocardless_lists_when_it_does_not_end_in_being_paid() {
+    let (created, confirmed) = (happened("EV1", "created", 1), happened("EV3", "confirmed", 5));
+    let mut of_another = happened("EV5", "confirmed", 5);
+    of_another["links"]["payment"] = "PM2".into();
+    for (listed, result) in [
+        (json!([happened("EV4", "late_failure_settled", 7), confirmed, created]), "unpaid"),
+        (json!([happened("EV4", "charged_back", 7), confirmed, created]), "placeless"),
+        (json!([happened("EV4", "cancelled", 7), created]), "unpaid"),
+        (json!([]), "unknown"),
+        (json!([of_another]), "unknown"),
+    ] {
+        let (till, mut office) = (Till::open().await, Office::open().await);
+        let gate = waits_for("gocardless", GOCARDLESS, &till, &office).await;
+        till.at("GET /events?payment=PM1&limit=500", 200, json!({ "events": listed }));
+        accepted(&gate, &mut office, batch(&[&created])).await;
+        gate.until("it is over", || counted_of(&gate, "gocardless", result) == 1.0).await;
+        assert!(office.is_quiet(), "{result}");
+    }
+}
+
+#[test]
+fn what_is_to_be_signed_needs_a_secret_and_of_several_the_first_is_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let says = |secrets: &str| {
+        let text = format!("[provider.gocardless]\napi_keys = [{{ env = 'PATH' }}]\nmissing_after = '1d'\n{secrets}");
+        std::fs::write(folder.path().join("config.toml"), text).unwrap();
+        let output = oncegate(folder.path(), &["check"]);
+        (
+            output.status.success(),
+            String::from_utf8(output.stderr).unwrap() + &String::from_utf8(output.stdout).unwrap(),
+        )
+    };
+    let (well, told) = says("");
+    assert!(
+        !well && told.contains("fault: config.toml:3: provider.gocardless.missing_after: what is made has to"),
+        "{told}"
+    );
+    let (well, told) = says("secrets = [{ env = 'PATH' }]");
+    assert!(well && !told.contains("missing_after"), "{told}");
+    let (well, told) = says("secrets = [{ env = 'PATH' }, { env = 'HOME' }]");
+    assert!(
+        well && told.contains("provider.gocardless.missing_after: what is made is signed with the first"),
+        "{told}"
+    );
 }
