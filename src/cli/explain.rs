@@ -204,7 +204,7 @@ impl Explainer {
             let view = self.store.load(Want::Delivery(id), self.at).await?;
             let Some(delivery) = view.delivery(id) else { return Ok(()) };
             let input = match delivery.phase {
-                Phase::Held { .. } => Input::Due,
+                Phase::Held { .. } => Input::HoldOver,
                 Phase::Queued => Input::Sending,
                 _ => Input::Ended { attempt: delivery.attempts, ending: Ending::Accepted(Arc::clone(&answer)) },
             };

@@ -63,6 +63,8 @@ pub fn apply(view: &View, id: LeaseId, input: Input, now: Timestamp) -> Result<T
     match (input, delivery.phase) {
         (Input::HoldOver, Phase::Held { .. }) if !step.follows_another() => step.enqueue(),
         (Input::HoldOver, _) => return Err(Refused::OutOfTurn),
+        // Whoever saw that the time had come for something else comes late.
+        (Input::Due, _) if delivery.due().is_none_or(|due| now < due) => return Err(Refused::OutOfTurn),
         (Input::Due, Phase::Held { .. }) => step.hold_over(),
         (Input::Due, Phase::Retrying { .. }) if !step.is_claimed() => step.overtaken(),
         (Input::Due, Phase::Retrying { .. }) => step.enqueue(),

@@ -94,7 +94,7 @@ fn the_payer_who_has_been_through_ends_the_hold_of_what_was_accepted_too() {
 fn whoever_has_waited_long_enough_makes_it_ours_as_long_as_its_end_has_not_been_told() {
     let mut gate = Gate::new(|policy| policy.hold = secs(1));
     let (id, ..) = gate.comes(&numbered("e1"));
-    for (phase, next) in [("held", Some(Input::Due)), ("queued", Some(Input::Sending)), ("in flight", None)] {
+    for (phase, next) in [("held", Some(Input::HoldOver)), ("queued", Some(Input::Sending)), ("in flight", None)] {
         let mut other = gate.clone();
         other.does(id, Input::Owe);
         assert!(other.view.delivery(id).unwrap().owed, "{phase}");

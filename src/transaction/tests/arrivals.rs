@@ -37,7 +37,7 @@ fn twins_join_in_every_phase_that_ends_by_itself_and_come_again_in_the_others() 
         course
     };
     assert_eq!(meets(&mut gate), Course::Wait(id), "held");
-    gate.does(id, Input::Due);
+    gate.does(id, Input::HoldOver);
     assert_eq!(meets(&mut gate), Course::Wait(id), "queued");
     gate.does(id, Input::Sending);
     assert_eq!(meets(&mut gate), Course::Wait(id), "in flight");

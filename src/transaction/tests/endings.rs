@@ -125,3 +125,20 @@ fn the_outcome_of_an_earlier_try_is_refused_and_a_late_success_is_taken_while_no
     gate.does(id, accepted(2));
     assert_eq!(gate.tries(id, accepted(2)), Err(Refused::Gone));
 }
+
+#[test]
+fn a_time_that_came_for_an_earlier_phase_says_nothing_of_this_one() {
+    let mut gate = Gate::new(|policy| {
+        (policy.hold, policy.quiet, policy.on_unknown) = (secs(1), secs(20), OnUnknown::Resend);
+    });
+    let (id, ..) = gate.comes(&numbered("e1"));
+    assert_eq!(gate.tries(id, Input::Due), Err(Refused::OutOfTurn), "its hold is not over");
+    // Whoever saw that the hold was over comes when the try has begun.
+    gate.passes(secs(1)).does(id, Input::HoldOver).does(id, Input::Sending);
+    assert_eq!(gate.tries(id, Input::Due), Err(Refused::OutOfTurn), "whoever sends it is there");
+    assert!(matches!(gate.phase(id), Some(Phase::InFlight { .. })));
+    gate.does(id, unknown(1)).passes(secs(19));
+    assert_eq!(gate.tries(id, Input::Due), Err(Refused::OutOfTurn), "the app may be at work");
+    gate.passes(secs(1)).does(id, Input::Due);
+    assert_eq!(gate.phase(id), Some(Phase::Queued));
+}

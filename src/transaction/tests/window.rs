@@ -7,7 +7,7 @@ fn simultaneous_twins_make_one_forward() {
     let mut gate = Gate::new(|policy| policy.hold = secs(1));
     let (id, ..) = gate.comes(&bare());
     gate.comes(&bare());
-    gate.does(id, Input::Due).does(id, Input::Sending).does(id, accepted(1));
+    gate.does(id, Input::HoldOver).does(id, Input::Sending).does(id, accepted(1));
     assert!(gate.view.deliveries.is_empty());
 }
 
