@@ -5,7 +5,7 @@ use std::time::Duration;
 use mysql_async::prelude::Queryable;
 
 use crate::support::{
-    MariaDb, Office, Postgres, Standing,
+    Authority, MariaDb, Office, Postgres, Standing,
     office::{BRACKETS, WELCOME},
     standing::{NINJA, back, mollie, post},
 };
@@ -296,4 +296,50 @@ async fn check_tries_the_queries_and_tells_of_privileges_that_are_not_needed() {
     postgres.owner().await.batch_execute("GRANT DELETE ON orders TO oncegate").await.unwrap();
     let (fine, told) = check(&asked(&postgres));
     assert!(fine && told.contains("may do more than is needed: it may write to orders; "), "{told}");
+}
+
+#[tokio::test]
+async fn a_database_behind_tls_is_asked_if_its_certificate_is_from_whom_we_trust_and_for_its_name() {
+    let (trusted, stranger) = (Authority::new(), Authority::new());
+    let pair = trusted.issue("database", &["localhost"]);
+    let mariadb = MariaDb::under_tls(&pair).await;
+    begin(&mariadb, HASH, "tr_1").await;
+    let postgres = Postgres::under_tls(
+        &pair,
+        &[
+            "CREATE TABLE orders (token text PRIMARY KEY, reference text)",
+            "INSERT INTO orders VALUES ('t1', 'tr_1')",
+            "CREATE ROLE oncegate LOGIN PASSWORD 'reads'",
+            "GRANT SELECT (token, reference) ON orders TO oncegate",
+        ],
+    )
+    .await;
+    // Each finds nothing by a connection that can be overheard.
+    let under_tls = [
+        "SELECT hash FROM payment_hashes WHERE data LIKE CONCAT('%', ?, '%') AND EXISTS (SELECT 1 FROM \
+         information_schema.SESSION_STATUS WHERE VARIABLE_NAME = 'Ssl_cipher' AND VARIABLE_VALUE <> '')",
+        "SELECT token FROM orders WHERE reference = $1 AND (SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid())",
+    ];
+    let in_clear = |url: String| url.replace("?require_ssl=true", "").replace("?sslmode=require", "");
+    let urls = |host: &str| [mariadb.url_under_tls(host), postgres.url_under_tls(host, "oncegate", "reads")];
+    let trusting = |authority: &Authority| format!("ca = '{}'\n", authority.believed_in_a_file().display());
+    for (urls, ca, result) in [
+        (urls("localhost"), trusting(&trusted), "found"),
+        (urls("localhost"), trusting(&stranger), "failed"),
+        (urls("127.0.0.1"), trusting(&trusted), "failed"),
+        (urls("127.0.0.1").map(in_clear), String::new(), "not_found"),
+    ] {
+        for (url, sql) in urls.into_iter().zip(under_tls) {
+            let mut office = Office::open().await;
+            let lookup = format!(
+                "[lookup]\ntimeout = '5s'\nurl = {{ value = '{url}' }}\n{ca}booked = []\n\
+                 names = [{{ from = 'reference.mollie', to = 'payment_hash', sql = \"{sql}\" }}]\n"
+            );
+            let gate = gate(&office, &lookup).await;
+            let webhook = gate.begin(mollie("tr_1")).await;
+            office.next().await.answer(BRACKETS);
+            webhook.await.unwrap().is_brackets();
+            assert_eq!(looked_up(&gate, result), 1.0, "{result}: {url}");
+        }
+    }
 }

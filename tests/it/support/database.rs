@@ -1,7 +1,9 @@
-//! Real databases of the test's own: MariaDB and PostgreSQL, each in a folder that goes away, at a socket in it.
+//! Real databases of the test's own: MariaDB and PostgreSQL, each in a folder that goes away, at a socket in it, and behind TLS
+//! on loopback where that is asked for.
 
 use std::{
     fs,
+    net::TcpListener,
     os::unix::fs::{MetadataExt, PermissionsExt, chown},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -9,6 +11,8 @@ use std::{
 };
 
 use mysql_async::{Conn, Opts, prelude::Queryable};
+
+use super::authority::Pair;
 
 /// The books of an app like Invoice Ninja, as far as the gate asks about them.
 const SCHEMA: [&str; 3] = [
@@ -27,20 +31,37 @@ const GRANTS: [&str; 3] = [
     "GRANT SELECT (transaction_reference, status_id, is_deleted) ON ninja.payments TO oncegate@localhost",
 ];
 
+/// A port of loopback at which nobody listens.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
 /// A server that is stopped when the test ends.
 pub struct MariaDb {
     server: Child,
     folder: tempfile::TempDir,
+    /// Where it listens besides, if it shows a certificate.
+    port: Option<u16>,
 }
 
 impl MariaDb {
     /// With an empty database `ninja`, and a user `oncegate` who has the least privileges.
     pub async fn start() -> Self {
+        Self::showing(None).await
+    }
+
+    /// The same on loopback too, under TLS.
+    pub async fn under_tls(pair: &Pair) -> Self {
+        Self::showing(Some(pair)).await
+    }
+
+    async fn showing(pair: Option<&Pair>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
         let copied = Command::new("cp").arg("-a").arg(template()).arg(&data).status().unwrap();
         assert!(copied.success());
-        let database = Self { server: Self::serve(folder.path()), folder };
+        let door = pair.map(|pair| (pair, free_port()));
+        let database = Self { server: Self::serve(folder.path(), door), folder, port: door.map(|(_, port)| port) };
         let mut root = database.root("mysql").await;
         root.query_drop("CREATE DATABASE ninja").await.unwrap();
         root.query_drop("USE ninja").await.unwrap();
@@ -50,10 +71,20 @@ impl MariaDb {
         database
     }
 
-    fn serve(folder: &Path) -> Child {
+    fn serve(folder: &Path, door: Option<(&Pair, u16)>) -> Child {
         let option = |name: &str, path: PathBuf| format!("--{name}={}", path.display());
+        let listening = match door {
+            None => vec!["--skip-networking".to_owned()],
+            Some((pair, port)) => vec![
+                "--bind-address=127.0.0.1".to_owned(),
+                format!("--port={port}"),
+                option("ssl-cert", pair.certificate.clone()),
+                option("ssl-key", pair.key.clone()),
+            ],
+        };
         Command::new(find("mariadbd"))
-            .args(["--no-defaults", "--user=root", "--skip-networking"])
+            .args(["--no-defaults", "--user=root"])
+            .args(listening)
             .args(["--innodb-log-file-size=4M", "--innodb-buffer-pool-size=16M", "--innodb-flush-log-at-trx-commit=0"])
             .arg(option("datadir", folder.join("data")))
             .arg(option("socket", folder.join("socket")))
@@ -72,7 +103,7 @@ impl MariaDb {
 
     /// It is there again.
     pub async fn start_again(&mut self) {
-        self.server = Self::serve(self.folder.path());
+        self.server = Self::serve(self.folder.path(), None);
         self.root("ninja").await;
     }
 
@@ -94,6 +125,11 @@ impl MariaDb {
     pub fn url(&self, user: &str, password: &str, database: &str) -> String {
         let password = password.replace('/', "%2F");
         format!("mysql://{user}:{password}@localhost/{database}?socket={}", self.folder.path().join("socket").display())
+    }
+
+    /// The address on loopback for the user with the least privileges.
+    pub fn url_under_tls(&self, host: &str) -> String {
+        format!("mysql://oncegate:only%2Freads@{host}:{}/ninja?require_ssl=true", self.port.unwrap())
     }
 
     /// What the configuration says of it; with time enough for the slowest machine.
@@ -134,6 +170,8 @@ fn template() -> PathBuf {
 pub struct Postgres {
     server: Child,
     folder: tempfile::TempDir,
+    /// In the name of its socket, and where it listens besides, if it shows a certificate.
+    port: u16,
 }
 
 /// The user as whom it runs where the test is root, whom it refuses.
@@ -142,6 +180,15 @@ const NOBODY: u32 = 65534;
 impl Postgres {
     /// With these statements run by its owner.
     pub async fn start(statements: &[&str]) -> Self {
+        Self::showing(None, statements).await
+    }
+
+    /// The same on loopback too, under TLS.
+    pub async fn under_tls(pair: &Pair, statements: &[&str]) -> Self {
+        Self::showing(Some(pair), statements).await
+    }
+
+    async fn showing(pair: Option<&Pair>, statements: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let data = folder.path().join("data");
@@ -150,15 +197,39 @@ impl Postgres {
             chown(&data, Some(NOBODY), Some(NOBODY)).unwrap();
         }
         let made = as_nobody(&find("initdb"))
-            .args(["--no-sync", "--auth-host=reject", "--auth-local=scram-sha-256", "--username=owner", "--locale=C"])
+            .args([
+                "--no-sync",
+                "--auth-host=scram-sha-256",
+                "--auth-local=scram-sha-256",
+                "--username=owner",
+                "--locale=C",
+            ])
             .args(["--encoding=UTF8", "--pwfile=/dev/stdin", "--pgdata"])
             .arg(&data)
             .stdin(Stdio::from(pipe_of("owns\n")))
             .output()
             .expect("initdb is here: test.sh puts it in place");
         assert!(made.status.success(), "{made:?}");
+        let port = free_port();
+        let listening = match pair {
+            None => vec!["listen_addresses=".to_owned()],
+            Some(pair) => {
+                // The server's own, or it would not start.
+                for (from, to) in [(&pair.certificate, "server.crt"), (&pair.key, "server.key")] {
+                    let to = data.join(to);
+                    fs::copy(from, &to).unwrap();
+                    fs::set_permissions(&to, fs::Permissions::from_mode(0o600)).unwrap();
+                    if is_root() {
+                        chown(&to, Some(NOBODY), Some(NOBODY)).unwrap();
+                    }
+                }
+                vec!["listen_addresses=127.0.0.1".to_owned(), "ssl=on".to_owned()]
+            }
+        };
+        let settings = ["fsync=off".to_owned(), "shared_buffers=8MB".to_owned(), format!("port={port}")];
         let server = as_nobody(&find("postgres"))
-            .args(["-c", "listen_addresses=", "-c", "fsync=off", "-c", "shared_buffers=8MB", "-k"])
+            .args(listening.iter().chain(&settings).flat_map(|setting| ["-c", setting]))
+            .arg("-k")
             .arg(&data)
             .arg("-D")
             .arg(&data)
@@ -166,7 +237,7 @@ impl Postgres {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let database = Self { server, folder };
+        let database = Self { server, folder, port };
         let owner = database.owner().await;
         for statement in statements {
             owner.batch_execute(statement).await.unwrap();
@@ -193,7 +264,12 @@ impl Postgres {
     /// The address for this user.
     pub fn url(&self, user: &str, password: &str) -> String {
         let folder = self.folder.path().join("data").display().to_string().replace('/', "%2F");
-        format!("postgresql://{user}:{password}@{folder}/postgres")
+        format!("postgresql://{user}:{password}@{folder}:{}/postgres", self.port)
+    }
+
+    /// The address on loopback for this user.
+    pub fn url_under_tls(&self, host: &str, user: &str, password: &str) -> String {
+        format!("postgresql://{user}:{password}@{host}:{}/postgres?sslmode=require", self.port)
     }
 }
 
