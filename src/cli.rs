@@ -10,7 +10,7 @@ pub mod export;
 pub mod health;
 pub mod man;
 pub mod providers;
-mod recorded;
+pub mod recorded;
 pub mod review;
 pub mod run;
 pub mod show;

@@ -5,9 +5,9 @@
 //! that a request costs no second task and no wake-ups, and dropping what one holds of a connection closes it at once.
 
 mod body;
-mod chunks;
+pub mod chunks;
 mod connect;
-mod head;
+pub mod head;
 mod outgoing;
 mod pool;
 mod reach;

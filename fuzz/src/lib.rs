@@ -2,13 +2,16 @@
 //! beyond that nothing panics; libFuzzer calls them (`fuzz_targets`), and so does a test of the gate's with changed seeds.
 
 mod answer;
+mod apps_answer;
 mod callback;
 mod configuration;
 mod forwarded;
+mod learned;
 mod place;
 mod proxy;
 mod reading;
 mod record;
+mod recording;
 mod request;
 
 /// A way in.
@@ -30,6 +33,9 @@ pub const DOORS: &[Door] = &[
     Door { name: "proxy", try_it: proxy::try_it, seeds: proxy::seeds },
     Door { name: "forwarded", try_it: forwarded::try_it, seeds: forwarded::seeds },
     Door { name: "record", try_it: record::try_it, seeds: record::seeds },
+    Door { name: "apps_answer", try_it: apps_answer::try_it, seeds: apps_answer::seeds },
+    Door { name: "learned", try_it: learned::try_it, seeds: learned::seeds },
+    Door { name: "recording", try_it: recording::try_it, seeds: recording::seeds },
     Door { name: "configuration", try_it: configuration::try_it, seeds: configuration::seeds },
 ];
 

@@ -17,7 +17,7 @@ use oncegate::{
 
 use super::request::{Request, recorded};
 
-static BOOK: LazyLock<Rulebook> = LazyLock::new(|| {
+pub(super) static BOOK: LazyLock<Rulebook> = LazyLock::new(|| {
     let world = World {
         env: &|_| None,
         file: &|_| Err(io::Error::from(io::ErrorKind::NotFound)),

@@ -14,18 +14,21 @@ const MOST_FIELDS: usize = 64;
 
 /// The framing of a body broke.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum BadChunk {
+pub enum BadChunk {
+    /// The line with the size of a chunk.
     #[error("the size of a chunk is malformed")]
     Size,
+    /// The end of a chunk.
     #[error("a chunk does not end where it should")]
     End,
+    /// What follows the last chunk.
     #[error("the trailer fields are malformed")]
     Trailers,
 }
 
 /// What stands next in a body.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Piece {
+pub enum Piece {
     /// Bytes of it.
     Data(Bytes),
     /// Its end, with the fields that trail it.
@@ -34,7 +37,7 @@ pub(super) enum Piece {
 
 /// A reader of one body: where in the coding it stands.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) enum Chunks {
+pub enum Chunks {
     /// Before the line with the size of a chunk.
     #[default]
     Size,
@@ -52,7 +55,7 @@ impl Chunks {
     /// # Errors
     ///
     /// If the bytes are no chunks.
-    pub(super) fn next(&mut self, read: &mut BytesMut) -> Result<Option<Piece>, BadChunk> {
+    pub fn next(&mut self, read: &mut BytesMut) -> Result<Option<Piece>, BadChunk> {
         loop {
             *self = match self {
                 Self::Size => match size(read)? {
@@ -127,7 +130,7 @@ fn trailers(read: &mut BytesMut) -> Result<Option<HeaderMap>, BadChunk> {
 }
 
 /// Writes one chunk; none for no bytes, which would end the body.
-pub(super) fn write(out: &mut BytesMut, data: &[u8]) {
+pub fn write(out: &mut BytesMut, data: &[u8]) {
     if !data.is_empty() {
         out.extend_from_slice(Digits::hexadecimal(data.len() as u64).as_bytes());
         out.extend_from_slice(b"\r\n");
@@ -137,7 +140,7 @@ pub(super) fn write(out: &mut BytesMut, data: &[u8]) {
 }
 
 /// Writes the end of a body, with the fields that trail it.
-pub(super) fn write_end(out: &mut BytesMut, trailers: &HeaderMap) {
+pub fn write_end(out: &mut BytesMut, trailers: &HeaderMap) {
     out.extend_from_slice(b"0\r\n");
     for (name, value) in trailers {
         out.extend_from_slice(name.as_str().as_bytes());

@@ -16,17 +16,23 @@ const MOST_FIELDS: usize = 128;
 
 /// What came back is no answer, or none whose end all readers would find in the same place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum BadHead {
+pub enum BadHead {
+    /// It does not look like one.
     #[error("what came is no answer: {0}")]
     Malformed(#[from] httparse::Error),
+    /// The status, a name or a value.
     #[error("a field of the answer is malformed")]
     Field,
+    /// `Transfer-Encoding` says what nobody reads here.
     #[error("the answer has a transfer coding other than chunked")]
     Coding,
+    /// Two readers would find its end in two places.
     #[error("the answer's length is ambiguous")]
     Length,
+    /// 101 without having been asked.
     #[error("the answer changes to a protocol that nobody asked for")]
     Upgrade,
+    /// It does not end.
     #[error("the answer's head is larger than {MOST_BYTES} bytes")]
     TooLarge,
 }
@@ -76,7 +82,8 @@ fn expects_body(method: &Method) -> bool {
 }
 
 /// Where the head that these bytes begin with ends; `None` while it is not whole.
-pub(super) fn end(bytes: &[u8]) -> Option<usize> {
+#[must_use]
+pub fn end(bytes: &[u8]) -> Option<usize> {
     let mut line = 0;
     for feed in memchr::memchr_iter(b'\n', bytes) {
         if matches!(bytes[line..feed], [] | [b'\r']) && line > 0 {
@@ -107,17 +114,20 @@ pub fn is_hop_by_hop(name: &str) -> bool {
 
 /// The head of an answer.
 #[derive(Debug)]
-pub(super) struct Head {
-    pub(super) status: StatusCode,
-    pub(super) fields: HeaderMap,
-    pub(super) framing: Framing,
+pub struct Head {
+    /// The status.
+    pub status: StatusCode,
+    /// The header fields.
+    pub fields: HeaderMap,
+    /// How its body ends.
+    pub framing: Framing,
     /// Whether another request may follow on the connection when the body has ended.
-    pub(super) reusable: bool,
+    pub reusable: bool,
 }
 
 /// How the body of an answer ends.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Framing {
+pub enum Framing {
     /// After so many bytes.
     Length(u64),
     /// With its last chunk.
@@ -133,7 +143,7 @@ impl Head {
     /// # Errors
     ///
     /// If it is none, or its framing can be understood in two ways.
-    pub(super) fn parse(bytes: &Bytes, method: &Method, upgrade: bool) -> Result<Self, BadHead> {
+    pub fn parse(bytes: &Bytes, method: &Method, upgrade: bool) -> Result<Self, BadHead> {
         let mut lines = [const { std::mem::MaybeUninit::uninit() }; MOST_FIELDS];
         let mut parsed = httparse::Response::new(&mut []);
         let config = httparse::ParserConfig::default();

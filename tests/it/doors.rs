@@ -81,3 +81,18 @@ fn whatever_is_read_as_a_record_is_written_as_the_same() {
 fn whatever_is_configured_runs_or_says_why_not() {
     tries("configuration");
 }
+
+#[test]
+fn whatever_the_app_answers_ends_at_one_byte_in_whatever_pieces_it_comes() {
+    tries("apps_answer");
+}
+
+#[test]
+fn whatever_an_answer_teaches_is_of_a_kind_that_was_asked_for_and_comes_back_as_it_was_given() {
+    tries("learned");
+}
+
+#[test]
+fn whatever_was_recorded_is_read_as_it_stands_or_refused_with_a_reason() {
+    tries("recording");
+}
