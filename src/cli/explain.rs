@@ -18,17 +18,23 @@ use serde_json::{Map, Value, json};
 
 use super::recorded::Recorded;
 use crate::{
-    callback::{Answer, Channel, Event, Signature},
+    callback::{Answer, Channel, Event, Signature, State, Step},
     config::Config,
-    intake::reading::{Reading, Rulebook, Statement, Whole, refused},
+    intake::{
+        looking::questions,
+        missing::Beginning,
+        reading::{Reading, Rulebook, Statement, Whole, refused},
+    },
+    lookup::{self, Naming},
     provider::{self, PROVIDERS, contract::Provider, inquiry::Asking},
     rule::{Choices, Learn, ProviderChoice, Route, Rule, Rules},
     store::{Store, Want, memory::Memory},
     time::{Clock, SystemClock, Timestamp},
     transaction::{
         arrival::{Arrival, Course, Decided, Decision, Inquired, arrive},
-        effect::{Ending, Input},
+        effect::{Ending, Input, View},
         lock::LeaseId,
+        money::Stage,
         policy::{AnswerBy, OnUnknown, Policy, Treatment},
         state::{Phase, StoredRequest},
         transition::apply,
@@ -116,6 +122,27 @@ struct Explainer {
     provider: Option<&'static Provider>,
     store: Memory,
     at: Timestamp,
+    /// What may be asked of the app's own books, which nobody asks here.
+    books: Option<lookup::Options>,
+}
+
+/// What the gate would do about a callback beside deciding it, and what is known of its payments when the app has it.
+#[derive(Debug, Default)]
+struct Beside {
+    /// What its provider would be asked.
+    inquiry: Option<Asking>,
+    /// What the app's database would be asked: the query, and with what.
+    lookup: Vec<Value>,
+    /// Of each event, by what the app's books would confirm it if nobody knew that the app got it.
+    confirm: Vec<Vec<&'static str>>,
+    /// Payments that would be waited for, by their references, and how long.
+    awaited: Vec<(Arc<str>, Duration)>,
+    /// The same of what its answer tells to have begun, by the kind of its name.
+    awaits: Vec<(String, Duration)>,
+    /// The names that would be remembered to belong together.
+    links: Vec<String>,
+    /// Of each event, where its payment stands by what the app was told.
+    stands: Vec<Option<Stage>>,
 }
 
 impl Explainer {
@@ -126,9 +153,9 @@ impl Explainer {
         let keyrings =
             config.providers.iter().map(|options| (options.provider.name, options.keyring.clone())).collect();
         let store = Memory::new(crate::store::memory::Options::default());
-        let apis = config.apis();
+        let (apis, books) = (config.apis(), config.lookup);
         let book = Rulebook::new(config.rules, keyrings, config.upstream.url).asking(apis);
-        Self { book, unruled, provider, store, at }
+        Self { book, unruled, provider, store, at, books }
     }
 
     async fn explain(&self, file: &str, recorded: &Recorded) -> anyhow::Result<Vec<Value>> {
@@ -151,10 +178,13 @@ impl Explainer {
             route.provider = ProviderChoice::Named(provider);
         }
         let reading = Reading::of(&route, &whole, &self.book, self.at);
+        let awaits = self.awaits(&learn);
         if passes {
             let why = "no rule takes it for a callback: it is passed through";
-            return Ok(with_learn(lines(file, None, &reading, &[], why), &learn, None));
+            let beside = Beside { awaits, ..Beside::default() };
+            return Ok(with_beside(lines(file, None, &reading, &[], why), &learn, &beside));
         }
+        let before = self.seen(&reading).await?;
         let (decisions, why) = match (route.channel, refused(&reading)) {
             (Channel::Return, _) => (vec![Decision::Returned], "the payer comes back".to_owned()),
             (_, Some((decision, _, why))) => (vec![decision], why.to_owned()),
@@ -163,8 +193,66 @@ impl Explainer {
                 (decided.decisions, decided.why.to_owned())
             }
         };
-        let question = reading.question(&route, &self.book).filter(|_| refused(&reading).is_none());
-        Ok(with_learn(lines(file, Some(&route), &reading, &decisions, &why), &learn, question))
+        let mut beside = Beside { awaits, ..Beside::default() };
+        if refused(&reading).is_none() {
+            let begun = Beginning::told(&reading, &self.book, &whole);
+            let inquiry = reading.question(&route, &self.book);
+            beside = Beside {
+                lookup: self.looked_up(&reading, &before),
+                confirm: self.confirmed(&reading, &before, inquiry.is_some()),
+                inquiry,
+                awaited: begun.into_iter().map(|begun| (begun.reference, begun.after)).collect(),
+                links: if reading.links().is_empty() { Vec::new() } else { reading.locks() },
+                stands: stands(&reading, &self.seen(&reading).await?),
+                ..beside
+            };
+        }
+        Ok(with_beside(lines(file, Some(&route), &reading, &decisions, &why), &learn, &beside))
+    }
+
+    /// What is known of the payments of a callback, and of its names.
+    async fn seen(&self, reading: &Reading) -> anyhow::Result<View> {
+        let keys: Vec<_> = reading.statements.iter().flatten().map(|s| s.identified.transaction).collect();
+        Ok(self.store.load(Want::Transactions(&keys, &reading.claimed.names), self.at).await?)
+    }
+
+    fn looked_up(&self, reading: &Reading, view: &View) -> Vec<Value> {
+        let books = self.books.as_ref().filter(|books| books.database.is_some() && !reading.policy.shadow);
+        let questions = books.map(|books| questions(&books.names, reading, view)).unwrap_or_default();
+        let asked = |(_, naming, value): (usize, &Naming, String)| json!({ "from": naming.from.to_string(), "value": value, "to": naming.to.to_string() });
+        questions.into_iter().map(asked).collect()
+    }
+
+    /// Only that a payment was made shows in the books, and only the first time. What does not say so may, when its provider is
+    /// `asked`.
+    fn confirmed(&self, reading: &Reading, view: &View, asked: bool) -> Vec<Vec<&'static str>> {
+        let by = |statement: &Statement| {
+            let Statement { event, identified, policy, .. } = statement;
+            let known = view.transaction(identified.transaction).is_some_and(|known| known.money.paid);
+            let is_a_payment = match identified.windowed {
+                true => asked,
+                false => event.state == Some(State::Paid) && event.step != Some(Step::Order),
+            };
+            let confirms = matches!(policy.on_unknown, OnUnknown::Confirm | OnUnknown::ConfirmElseResend);
+            let books = self.books.as_ref().filter(|_| confirms && is_a_payment && !known);
+            let booking = |books: &lookup::Options| {
+                let booking = books.booked.iter().find(|booking| booking.provider == reading.provider.name)?;
+                let database = books.database.is_some() && booking.sql.is_some();
+                Some([(database, "lookup.booked"), (books.api.is_some(), "lookup.api")])
+            };
+            let sources = books.and_then(booking).into_iter().flatten();
+            sources.filter_map(|(is_there, name)| is_there.then_some(name)).collect()
+        };
+        reading.statements.iter().flatten().map(by).collect()
+    }
+
+    /// Whose payments are waited for when an answer of the app tells that they have begun.
+    fn awaits(&self, learn: &Learn) -> Vec<(String, Duration)> {
+        let waited = |(kind, _): (&str, Vec<String>)| {
+            let api = self.book.apis.get(kind.strip_prefix("reference:")?)?;
+            Some((kind.to_owned(), api.missing_after?))
+        };
+        learn.list().filter_map(waited).collect()
     }
 
     /// Decides as the gate does, then lets the app accept what is forwarded.
@@ -246,13 +334,33 @@ fn lines(file: &str, route: Option<&Route>, reading: &Reading, decisions: &[Deci
     }
 }
 
-/// What would be learned from the app's answer, by kind of name, with the places where it may stand; and what the provider
-/// would be asked, whom nobody asks here.
-fn with_learn(mut lines: Vec<Value>, learn: &Learn, question: Option<Asking>) -> Vec<Value> {
-    let question = question.map(|asking| format!("{}{}", asking.api.url, asking.path));
-    lines.iter_mut().for_each(|line| line["inquiry"] = json!(question));
+/// Where the payment of each event stands by what the app was told.
+fn stands(reading: &Reading, view: &View) -> Vec<Option<Stage>> {
+    let stage = |statement: &Statement| {
+        let known = view.transaction(statement.identified.transaction)?;
+        Some(known.money.stage).filter(|stage| *stage != Stage::Nothing)
+    };
+    reading.statements.iter().flatten().map(stage).collect()
+}
+
+/// The lines with what would be learned from the app's answer, by kind of name, with the places where it may stand, and with all
+/// that the gate would do beside.
+fn with_beside(mut lines: Vec<Value>, learn: &Learn, beside: &Beside) -> Vec<Value> {
+    let time = |span: Duration| humantime::format_duration(span).to_string();
+    let question = beside.inquiry.as_ref().map(|asking| format!("{}{}", asking.api.url, asking.path));
     let learned: Map<_, _> = learn.list().map(|(kind, places)| (kind.to_owned(), json!(places))).collect();
-    lines.iter_mut().for_each(|line| line["learn"] = Value::Object(learned.clone()));
+    let awaits: Map<_, _> = beside.awaits.iter().map(|(kind, after)| (kind.clone(), json!(time(*after)))).collect();
+    for (at, line) in lines.iter_mut().enumerate() {
+        let awaited = beside.awaited.iter().find(|(reference, _)| line["reference"] == **reference);
+        line["missing_after"] = json!(awaited.map(|(_, after)| time(*after)));
+        line["inquiry"] = json!(question);
+        line["lookup"] = json!(beside.lookup);
+        line["confirm"] = json!(beside.confirm.get(at).map_or(&[][..], Vec::as_slice));
+        line["links"] = json!(beside.links);
+        line["stands"] = json!(beside.stands.get(at).copied().flatten().map(Stage::as_str));
+        line["learn"] = Value::Object(learned.clone());
+        line["awaits"] = Value::Object(awaits.clone());
+    }
     lines
 }
 
@@ -315,14 +423,17 @@ fn for_people(line: &Value) -> String {
         Value::String(text) => crate::telemetry::escaped(text).into_owned(),
         other => other.to_string(),
     };
-    let locks: Vec<_> = line["locks"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let learned = |(kind, places): (&String, &Value)| {
         let places: Vec<_> = places.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        format!("\n  learns {kind} from {}", places.join(" or "))
+        let awaited = line["awaits"][kind].as_str();
+        let awaited =
+            awaited.map_or_else(String::new, |after| format!("; if nobody calls, it is asked about after {after}"));
+        format!("\n  learns {kind} from {}{awaited}", places.join(" or "))
     };
-    let asked = line["inquiry"].as_str().map_or_else(String::new, |url| {
-        format!("\n  its provider would be asked first: {}", crate::telemetry::escaped(url))
-    });
+    let words =
+        |name: &str| -> Vec<_> { line[name].as_array().into_iter().flatten().filter_map(Value::as_str).collect() };
+    let asked = beside_for_people(line);
+    let locks = words("locks");
     let learned: String = line["learn"].as_object().into_iter().flatten().map(learned).collect();
     let once =
         |kind: &str| line["policy"]["paid_once"].as_array().is_some_and(|once| once.iter().any(|one| one == kind));
@@ -357,4 +468,42 @@ fn for_people(line: &Value) -> String {
         line["policy"]["linger"].as_str().unwrap_or_default(),
         line["policy"]["retention"].as_str().unwrap_or_default(),
     )
+}
+
+/// Whom the gate would ask, what it would remember, and where the payment stands; nothing of what is not.
+fn beside_for_people(line: &Value) -> String {
+    let escaped = |text: &str| crate::telemetry::escaped(text).into_owned();
+    let words =
+        |name: &str| -> Vec<_> { line[name].as_array().into_iter().flatten().filter_map(Value::as_str).collect() };
+    let mut told = Vec::new();
+    if let Some(stage) = line["stands"].as_str() {
+        told.push(format!("then its payment stands as {}", stage.replace('_', " ")));
+    }
+    if let Some(url) = line["inquiry"].as_str() {
+        told.push(format!("its provider would be asked first: {}", escaped(url)));
+    }
+    for query in line["lookup"].as_array().into_iter().flatten() {
+        let text = |name: &str| query[name].as_str().map(escaped).unwrap_or_default();
+        told.push(format!(
+            "the app's database would be asked for its {}, by {} {}",
+            text("to"),
+            text("from"),
+            text("value")
+        ));
+    }
+    let links = words("links");
+    if links.len() > 1 {
+        told.push(format!("remembered to belong together: {}", escaped(&links.join(", "))));
+    }
+    if let Some(after) = line["missing_after"].as_str() {
+        told.push(format!("if nobody calls again, it is asked about after {after}"));
+    }
+    let books = words("confirm");
+    if !books.is_empty() {
+        told.push(format!(
+            "if it is paid and the app's answer is lost, its books are asked: {}",
+            books.join(", then ")
+        ));
+    }
+    told.iter().map(|line| format!("\n  {line}")).collect()
 }

@@ -34,11 +34,7 @@ impl<S: Store, A: App> Intake<S, A> {
         // A store that fails says so when it is decided about.
         let loaded = self.dispatch.store.load(Want::Transactions(&keys, &reading.claimed.names), now).await;
         let Ok(view) = loaded else { return false };
-        let questions: Vec<_> = namings
-            .iter()
-            .enumerate()
-            .filter_map(|(place, naming)| Some((place, naming, value_of(reading, &view, naming)?)))
-            .collect();
+        let questions = questions(namings, reading, &view);
         let asked = !questions.is_empty();
         for (place, naming, value) in questions {
             if let Ok(found) = lookup.ask(place, &value).await {
@@ -58,6 +54,13 @@ impl<S: Store, A: App> Intake<S, A> {
             tracing::warn!(%error, "what was looked up is not remembered");
         }
     }
+}
+
+/// Which of these queries are asked about a callback, by their places, and with what.
+#[must_use]
+pub fn questions<'n>(namings: &'n [Naming], reading: &Reading, view: &View) -> Vec<(usize, &'n Naming, String)> {
+    let asked = |(place, naming): (usize, &'n Naming)| Some((place, naming, value_of(reading, view, naming)?));
+    namings.iter().enumerate().filter_map(asked).collect()
 }
 
 /// What has to be asked with, if this has to be asked at all.

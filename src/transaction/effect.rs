@@ -40,7 +40,9 @@ pub struct View {
 }
 
 impl View {
-    pub(super) fn transaction(&self, key: Key) -> Option<&Transaction> {
+    /// What is known of the transaction with this key.
+    #[must_use]
+    pub fn transaction(&self, key: Key) -> Option<&Transaction> {
         self.transactions.iter().find(|(known, _)| *known == key).map(|(_, transaction)| transaction)
     }
 

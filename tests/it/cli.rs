@@ -8,9 +8,14 @@ use std::{
 
 use clap::CommandFactory;
 use oncegate::{cli::Cli, provider::PROVIDERS};
+use ring::hmac;
 use serde_json::{Value, json};
 
-use crate::support::{Office, Standing, process::oncegate, standing::NINJA};
+use crate::support::{
+    Office, Standing,
+    process::oncegate,
+    standing::{NINJA, post},
+};
 
 /// What the program prints when all is well.
 fn printed(args: &[&str]) -> String {
@@ -46,6 +51,79 @@ fn every_provider_is_listed_with_what_it_can_do() {
     }
     assert_eq!(known("alipay")["ack"], json!({ "status": 200, "content_type": "text/plain", "body": "success" }));
     assert_eq!((&known("paddle")["waits_seconds"], &known("paddle")["retries_seconds"]), (&json!(5), &json!(259_200)));
+}
+
+// -------------------------------------------------------------------------------------------------- explain
+
+#[test]
+fn explain_shows_who_else_would_be_asked_what_is_remembered_and_where_a_payment_stands() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = "preset = 'invoice-ninja'\n\
+                  [provider.mollie]\napi_keys = [{ env = 'PATH' }]\nmissing_after = '15m'\n\
+                  [provider.gocardless]\nsecrets = [{ value = 's' }]\napi_keys = [{ env = 'PATH' }]\nmissing_after = '1d'\n\
+                  [lookup]\nurl = { value = 'mysql://o:o@127.0.0.1/n' }\n\
+                  api = 'https://ninja.example'\napi_token = { env = 'PATH' }\n";
+    std::fs::write(folder.path().join("config.toml"), config).unwrap();
+    let hook = "/payment_webhook/Company/Gateway";
+    let event = |id: &str, kind: &str, action: &str| {
+        json!({ "events": [{
+            "id": id, "resource_type": kind, "action": action, "links": { "payment": "PM1" },
+            "resource_metadata": { "payment_hash": "h1" },
+        }] })
+        .to_string()
+    };
+    let signed = |body: String| {
+        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, b"s"), body.as_bytes());
+        let tag: String = tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        post(hook, &format!("Content-Type: application/json\r\nWebhook-Signature: {tag}\r\n"), &body)
+    };
+    let files = [
+        ("a.http", post(hook, "Content-Type: application/x-www-form-urlencoded\r\n", "id=tr_1")),
+        ("b.http", post("/client/payments/process", "Cookie: invoice_ninja_session=s\r\n", "")),
+        ("c.http", signed(event("EV1", "payments", "submitted"))),
+        ("d.http", signed(event("EV2", "payments", "confirmed"))),
+        ("e.http", signed(event("EV3", "refunds", "paid"))),
+        ("f.http", signed(event("EV4", "payments", "charged_back"))),
+        // Too late: it stands as before.
+        ("g.http", signed(event("EV5", "payments", "submitted"))),
+    ];
+    let names: Vec<_> = files.iter().map(|(name, _)| *name).collect();
+    for (name, request) in &files {
+        std::fs::write(folder.path().join(name), request).unwrap();
+    }
+    let run = |format: &str| {
+        let output = oncegate(folder.path(), &[&["explain", "--format", format], &*names].concat());
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let lines: Vec<Value> = run("json").lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let told = |name: &str| lines.iter().map(|line| line[name].clone()).collect::<Vec<_>>();
+    let asked = json!([{ "from": "reference.mollie", "value": "tr_1", "to": "payment_hash" }]);
+    let none = || json!([]);
+    assert_eq!((&lines[0]["lookup"], &lines[1]["lookup"]), (&asked, &none()));
+    assert_eq!(lines[0]["confirm"], json!(["lookup.booked", "lookup.api"]));
+    assert!(lines[1..].iter().all(|line| line["confirm"] == none()), "nobody says where theirs are booked");
+    assert_eq!(lines[1]["awaits"], json!({ "reference:mollie": "15m" }));
+    let (null, day) = (Value::Null, json!("1day"));
+    let after = [null.clone(), null.clone(), day.clone(), null.clone(), null.clone(), null.clone(), day];
+    assert_eq!(told("missing_after"), after);
+    let linked = json!(["reference:gocardless=PM1", "payment_hash=h1"]);
+    assert_eq!((&lines[0]["links"], &lines[2]["links"]), (&none(), &linked));
+    let stages = ["begun", "paid", "partly_refunded", "charged_back", "charged_back"].map(|stage| json!(stage));
+    assert_eq!(told("stands")[..2], [null.clone(), null]);
+    assert_eq!(told("stands")[2..], stages);
+    assert_eq!(lines[6]["decision"], "stale");
+    let people = run("human");
+    for piece in [
+        "the app's database would be asked for its payment_hash, by reference.mollie tr_1",
+        "if it is paid and the app's answer is lost, its books are asked: lookup.booked, then lookup.api",
+        "as tr_{id}; if nobody calls, it is asked about after 15m",
+        "if nobody calls again, it is asked about after 1day",
+        "remembered to belong together: reference:gocardless=PM1, payment_hash=h1",
+        "then its payment stands as partly refunded",
+    ] {
+        assert!(people.contains(piece), "{piece}: {people}");
+    }
 }
 
 // ------------------------------------------------------------------------------------------------ completions
