@@ -697,6 +697,21 @@ fn what_can_be_read_by_others_or_does_nothing_is_warned_of() {
 }
 
 #[test]
+fn books_that_two_accounts_may_be_confused_in_are_warned_of() {
+    let told = |provider: &str, path: &str| {
+        let text = format!(
+            "[[rule]]\npath = {path}\nprovider = '{provider}'\nreference = 'form:id'\n\
+             [lookup]\nurl = {{ value = 'mysql://o:o@127.0.0.1/n' }}\n\
+             booked = [{{ from = 'reference.{provider}', sql = 'SELECT a FROM b WHERE a = ?' }}]\n"
+        );
+        warnings(&text).iter().any(|warning| warning.contains("lookup.booked: references of generic are one of a kind"))
+    };
+    assert!(told("generic", "'/hook/{account}'") && told("generic", "['/hook/a', '/hook/b']"));
+    assert!(!told("generic", "'/hook'"), "there is one account");
+    assert!(!told("mollie", "'/hook/{account}'"), "its ids are its own");
+}
+
+#[test]
 fn the_time_a_question_may_take_counts_as_held() {
     let text = |more: &str| {
         format!(

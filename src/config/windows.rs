@@ -52,6 +52,9 @@ pub fn check(
     report: &mut Report,
 ) {
     let looked_up = lookup.filter(|lookup| !lookup.names.is_empty()).map_or(Duration::ZERO, |lookup| lookup.timeout);
+    for booking in lookup.iter().flat_map(|lookup| lookup.booked.iter()) {
+        confused(booking, rules, report);
+    }
     let own = || rules.iter().filter(|placed| !matches!(placed.origin.source, Source::Preset(_)));
     for placed in own() {
         let mut warn = |key: &str, message: String, remedy: &str| {
@@ -111,6 +114,32 @@ pub fn check(
             warn(key, message, "shorten them, or a second event of one payment hears its answer at the next delivery");
         }
     }
+}
+
+/// Providers whose references are told apart within one account only: nobody knows who draws them.
+const NUMBERED_BY_ACCOUNT: [&str; 2] = ["generic", "standard-webhooks"];
+
+/// Warns where the app's books are asked by a reference that two accounts may have given to two payments. Rules with a named
+/// segment are for several accounts, and so are several rules.
+fn confused(booking: &lookup::Booking, rules: &[Placed], report: &mut Report) {
+    if !NUMBERED_BY_ACCOUNT.contains(&booking.provider) {
+        return;
+    }
+    let theirs = rules.iter().filter(|placed| named(&placed.rule) == Some(booking.provider));
+    let paths: Vec<_> = theirs.flat_map(|placed| &placed.rule.matcher.paths).collect();
+    if paths.len() < 2 && !paths.iter().any(|path| path.names().next().is_some()) {
+        return;
+    }
+    let path = "lookup.booked".to_owned();
+    let Some(value) = report.effective.iter().find(|value| value.path == path) else { return };
+    let message = format!(
+        "references of {} are one of a kind within an account, and the query is asked with nothing else: what one account has \
+         booked may be taken for another's payment",
+        booking.provider
+    );
+    let remedy = "leave it out unless all accounts draw from one sequence".to_owned();
+    let origin = value.origin.clone();
+    report.warnings.push(Finding { origin, path, message, remedy });
 }
 
 /// The one provider whose callbacks a rule is for, if it says so.
