@@ -1,7 +1,8 @@
 //! What the embedded store costs on this machine's disk: `cargo bench --bench store`.
 //!
 //! A bare fdatasync, a commit that waits alone, commits of 64 at once, and a million remembered events: their size on the
-//! disk, how long a start takes, and how much memory they add. `EVENTS=100000` for fewer.
+//! disk, how long a start takes, and how much memory they add. `EVENTS=100000` for fewer. The commits once more on a disk
+//! that takes 1, 5 and 10 ms longer over each group.
 
 use std::{
     env,
@@ -9,7 +10,10 @@ use std::{
     io::Write,
     path::Path,
     process::Command,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -19,7 +23,12 @@ use oncegate::{
     callback::{Answer, Channel, Key},
     store::{
         Store,
-        embedded::{Embedded, Options, folder::Place, seal::Seals},
+        embedded::{
+            Embedded, Options,
+            disk::{Disk, DiskError, Group, Medium, Records, Take},
+            folder::Place,
+            seal::Seals,
+        },
         memory,
     },
     time::Timestamp,
@@ -50,14 +59,55 @@ fn main() -> Outcome {
     let directory = tempfile::tempdir()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     bare(&directory.path().join("bare"))?;
-    runtime.block_on(commits(&directory.path().join("commits")))?;
+    for delay in [0, 1, 5, 10].map(Duration::from_millis) {
+        let path = directory.path().join(format!("commits {delay:?}"));
+        runtime.block_on(commits(&path, delay))?;
+    }
     runtime.block_on(a_million(&directory.path().join("million")))
 }
 
+/// A folder on a disk that takes longer over each flush.
+struct Slow<D> {
+    disk: D,
+    delay: Duration,
+    /// So often it was flushed.
+    flushes: Arc<AtomicU64>,
+}
+
+impl Medium for Slow<Place> {
+    fn open(&mut self) -> Result<Box<dyn Disk>, DiskError> {
+        let (disk, delay, flushes) = (self.disk.open()?, self.delay, Arc::clone(&self.flushes));
+        Ok(Box::new(Slow { disk, delay, flushes }))
+    }
+}
+
+impl Disk for Slow<Box<dyn Disk>> {
+    fn read(&mut self, take: Take<'_>) -> Result<(), DiskError> {
+        self.disk.read(take)
+    }
+
+    fn write(&mut self, group: &Group) -> Result<(), DiskError> {
+        self.disk.write(group)?;
+        self.flushes.fetch_add(1, Ordering::Relaxed);
+        if !self.delay.is_zero() {
+            std::thread::sleep(self.delay);
+        }
+        Ok(())
+    }
+
+    fn records(&self) -> Records {
+        self.disk.records()
+    }
+}
+
 fn open(path: &Path) -> Result<Embedded, Box<dyn std::error::Error>> {
+    open_on(Box::new(Place::at(path.to_owned())))
+}
+
+fn open_on(medium: Box<dyn Medium>) -> Result<Embedded, Box<dyn std::error::Error>> {
     let bounds = memory::Options { max_leases: 10_000_000, ..memory::Options::default() };
     let options = Options { bounds, durable: Durable::Claim, quiet: Duration::from_secs(60), seals: Seals::default() };
-    Ok(Embedded::open(Box::new(Place::at(path.to_owned())), options, NOW)?)
+    Ok(Embedded::open(medium, options, NOW)?)
 }
 
 fn median(mut times: Vec<Duration>) -> Duration {
@@ -115,28 +165,36 @@ fn in_flight(id: u64) -> Transition {
     Transition { deliveries: vec![Change::Put(delivery)], ..Transition::default() }
 }
 
-async fn commits(path: &Path) -> Outcome {
-    let store = Arc::new(open(path)?);
+async fn commits(path: &Path, delay: Duration) -> Outcome {
+    let flushes = Arc::new(AtomicU64::new(0));
+    let medium = Slow { disk: Place::at(path.to_owned()), delay, flushes: Arc::clone(&flushes) };
+    let store = Arc::new(open_on(Box::new(medium))?);
     let mut times = Vec::new();
-    for id in 1..1000 {
+    for id in 1..=if delay.is_zero() { 1000 } else { 100 } {
         let began = Instant::now();
         store.commit(in_flight(id), NOW).await?;
         times.push(began.elapsed());
     }
-    println!("a commit that waits, alone: {:?}", median(times));
-    let mut all = JoinSet::new();
-    let began = Instant::now();
+    println!("{delay:?} more for each flush: a commit that waits, alone: {:?}", median(times));
+    let each = if delay.is_zero() { 500 } else { 50 };
+    let (mut all, began, flushed) = (JoinSet::new(), Instant::now(), flushes.load(Ordering::Relaxed));
     for caller in 1..=64_u64 {
         let store = Arc::clone(&store);
         all.spawn(async move {
-            for n in 0..500 {
+            let mut times = Vec::new();
+            for n in 0..each {
+                let began = Instant::now();
                 let committed = store.commit(in_flight(caller << 32 | n), NOW).await;
                 assert!(committed.is_ok());
+                times.push(began.elapsed());
             }
+            times
         });
     }
-    while all.join_next().await.is_some() {}
-    println!("commits that wait, 64 at once: {:.0} a second", 32_000.0 / began.elapsed().as_secs_f64());
+    let times: Vec<Duration> = all.join_all().await.into_iter().flatten().collect();
+    let (count, flushes) = (times.len() as f64, (flushes.load(Ordering::Relaxed) - flushed) as f64);
+    let rate = count / began.elapsed().as_secs_f64();
+    println!("    64 at once: {rate:.0} a second, {:?} each, {:.3} flushes each", median(times), flushes / count);
     Ok(())
 }
 

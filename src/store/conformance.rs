@@ -264,6 +264,47 @@ pub(super) async fn what_lingers_frees_its_place_and_what_is_kept_does_not<S: St
     }
 }
 
+pub(super) async fn what_the_books_are_asked_about_is_due_when_they_are_asked_again_and_keeps_its_names_and_no_place<
+    S: Store,
+>(
+    make: impl Fn(Options) -> S,
+) {
+    let store = make(Options { places: 1, ..Options::default() });
+    let change = |version, phase| Change::Put(Delivery { version, owed: true, attempts: 1, ..delivery(1, "a", phase) });
+    let pending = transaction(Fate::Pending(LeaseId(1)));
+    let unknown = Transition {
+        deliveries: vec![change(0, Phase::Unknown { since: T0 })],
+        locks: vec![enqueue(1, "tr"), enqueue(2, "tr"), enqueue(3, "other")],
+        ..put("a", pending)
+    };
+    assert_eq!(store.commit(unknown, T0).await.unwrap(), [LeaseId(1)]);
+    let mut granted = vec![LeaseId(3)];
+    for (version, at) in [(1, later(100)), (2, later(300))] {
+        let asked = Transition {
+            deliveries: vec![change(version, Phase::Confirming { since: later(60), at })],
+            locks: vec![LockChange::Names(LeaseId(1))],
+            ..Transition::default()
+        };
+        assert_eq!(store.commit(asked, later(60)).await.unwrap(), granted, "its place is another's, its names are not");
+        granted.clear();
+        assert_eq!(store.due(at, 9).await.unwrap(), [Due::Delivery(LeaseId(1))]);
+    }
+    assert_eq!(store.due(later(299), 9).await.unwrap(), [], "no more at the first moment");
+    while store.forget(later(1_000_000), 9).await.unwrap() {}
+    let view = load(&store, "a", later(299)).await;
+    assert_eq!(view.deliveries[0].phase, Phase::Confirming { since: later(60), at: later(300) });
+    let counts = store.counts();
+    assert_eq!((counts.deliveries, counts.owed, counts.review), (1, 1, 0), "nobody is asked to look at it");
+    assert_eq!((counts.in_flight, counts.next_due), (1, Some(later(300))), "only the stranger is in the app");
+    let booked = Transition {
+        deliveries: vec![Change::Remove(LeaseId(1), 3)],
+        locks: vec![LockChange::Release(LeaseId(1)), LockChange::Release(LeaseId(3))],
+        ..Transition::default()
+    };
+    assert_eq!(store.commit(booked, later(300)).await.unwrap(), [LeaseId(2)]);
+    assert_eq!((store.counts().deliveries, store.counts().owed, store.counts().next_due), (0, 0, None));
+}
+
 pub(super) async fn links_and_returns_are_remembered_for_a_time_and_no_more_than_a_number<S: Store>(
     make: impl Fn(Options) -> S,
 ) {
@@ -616,6 +657,7 @@ on_every_engine!(
     a_bound_refuses_newcomers_and_never_what_was_let_in,
     what_is_due_comes_earliest_first_and_asking_changes_nothing,
     what_lingers_frees_its_place_and_what_is_kept_does_not,
+    what_the_books_are_asked_about_is_due_when_they_are_asked_again_and_keeps_its_names_and_no_place,
     links_and_returns_are_remembered_for_a_time_and_no_more_than_a_number,
     a_bill_is_written_over_the_version_that_was_read_and_tells_what_has_paid_it,
     what_answers_taught_is_found_by_what_a_payer_brings_for_a_time_and_of_no_more_than_a_number,

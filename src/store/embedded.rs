@@ -8,6 +8,7 @@
 //! until it can, and goes on from what is there.
 
 pub mod backup;
+mod crowd;
 pub mod disk;
 pub mod folder;
 mod noted;
@@ -100,8 +101,8 @@ struct Inner {
     open: watch::Sender<Word>,
     /// The group that is being written, and those who wait for it.
     writing: Option<(Noted, watch::Sender<Word>)>,
-    /// Somebody waits for the open group.
-    wanted: bool,
+    /// So many wait for the open group.
+    waiting: usize,
     writer: Pace,
     stopping: bool,
     /// Who wants a copy of all records.
@@ -193,7 +194,7 @@ impl Embedded {
             noted: found.noted,
             open: watch::Sender::new(None),
             writing: None,
-            wanted: false,
+            waiting: 0,
             writer: Pace::Busy,
             stopping: false,
             copies: Vec::new(),
@@ -270,7 +271,8 @@ impl Inner {
 
     /// Who waits for what has been committed by now.
     fn wait(&mut self, shared: &Shared) -> watch::Receiver<Word> {
-        if !mem::replace(&mut self.wanted, true) && self.writer != Pace::Busy {
+        self.waiting += 1;
+        if self.waiting == 1 && self.writer != Pace::Busy {
             shared.work.notify_one();
         }
         self.open.subscribe()

@@ -502,7 +502,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut disk = Place::at(directory.path().to_owned()).open_alone().unwrap();
         let (megabyte, mut written) = (vec![7; 1 << 20], 0);
-        for number in 1..=400 {
+        for number in 1..=224 {
             let mut group = Group::new(number);
             group.put(Space::Deliveries, &record::number_key(number % 8), |into| into.extend_from_slice(&megabyte));
             let tail = record::Tail { group: number, ..record::Tail::default() };

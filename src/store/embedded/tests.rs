@@ -241,6 +241,26 @@ async fn what_has_to_be_durable_is_waited_for_and_the_rest_is_not() {
 }
 
 #[tokio::test]
+async fn the_group_after_a_crowd_is_let_gather_and_that_of_who_waits_alone_is_not() {
+    let board = Board::default();
+    let (store, mut writer) = board.open_at(T0);
+    for (crowd, let_gather) in [(1, false), (40, true), (1, false)] {
+        let sending = |id| puts(delivery(id, &id.to_string(), Phase::InFlight { lease_until: later(9) }));
+        let mut commits = Vec::new();
+        for _ in 0..crowd {
+            let id = *board.writes.lock().unwrap() as u64 * 100 + commits.len() as u64;
+            commits.push(Box::pin(store.commit(sending(id), T0)));
+            assert!(once(commits.last_mut().unwrap()).await.is_none());
+        }
+        assert!(writer.turn(T0));
+        for commit in commits {
+            commit.await.unwrap();
+        }
+        assert_eq!(writer.rest() > Duration::ZERO, let_gather, "after {crowd}");
+    }
+}
+
+#[tokio::test]
 async fn a_success_is_not_repeated_to_anybody_before_it_is_durable() {
     let board = Board::default();
     let (store, mut writer) = board.open_at(T0);

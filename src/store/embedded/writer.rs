@@ -8,10 +8,11 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use super::{
     Inner, Options, Pace, Shared, StoreError,
+    crowd::Crowd,
     disk::{Disk, DiskError, Group, Medium, Space, TAIL},
     noted::Noted,
     record::{self, Damaged, Lease, Rest, Tail},
@@ -41,11 +42,13 @@ pub struct Writer {
     medium: Box<dyn Medium>,
     disk: Option<Box<dyn Disk>>,
     shared: Arc<Shared>,
+    /// Those of the last group.
+    crowd: Crowd,
 }
 
 impl Writer {
     pub(super) fn new(medium: Box<dyn Medium>, disk: Box<dyn Disk>, shared: Arc<Shared>) -> Self {
-        Self { medium, disk: Some(disk), shared }
+        Self { medium, disk: Some(disk), shared, crowd: Crowd::default() }
     }
 
     /// Writes until the engine is dropped, and then what is left.
@@ -62,6 +65,7 @@ impl Writer {
                 continue;
             }
             let stopping = self.wait_for_work();
+            self.let_gather();
             if !self.turn(SystemClock.now()) && stopping {
                 return;
             }
@@ -71,10 +75,10 @@ impl Writer {
     /// Sleeps until there is something to write; whether the engine is being dropped.
     fn wait_for_work(&self) -> bool {
         let mut inner = self.shared.lock();
-        while !inner.wanted && !inner.stopping {
+        while inner.waiting == 0 && !inner.stopping {
             if inner.has_work() {
                 inner.writer = Pace::Gathering;
-                let pressing = |inner: &mut Inner| !inner.wanted && !inner.stopping;
+                let pressing = |inner: &mut Inner| inner.waiting == 0 && !inner.stopping;
                 let waited = self.shared.work.wait_timeout_while(inner, MOMENT, pressing);
                 inner = waited.unwrap_or_else(PoisonError::into_inner).0;
                 break;
@@ -84,6 +88,21 @@ impl Writer {
         }
         inner.writer = Pace::Busy;
         inner.stopping
+    }
+
+    /// Lets those who are about to come join those who are there, where the last group was crowded.
+    fn let_gather(&self) {
+        let rest = self.crowd.rest();
+        if rest > Duration::ZERO {
+            let waited = self.shared.work.wait_timeout_while(self.shared.lock(), rest, |inner| !inner.stopping);
+            drop(waited);
+        }
+    }
+
+    /// How long the next group is let gather.
+    #[cfg(test)]
+    pub(super) fn rest(&self) -> Duration {
+        self.crowd.rest()
     }
 
     /// Writes one group, or opens a failed disk anew. Whether there was anything to do.
@@ -108,13 +127,17 @@ impl Writer {
             // Who asked for it may have gone.
             _ = wanted.send(disk.records());
         }
-        self.shared.lock().take()
+        let mut inner = self.shared.lock();
+        self.crowd.waiting = inner.waiting;
+        inner.take()
     }
 
     /// Writes what was gathered, and has those told who wait for it.
     pub fn write(&mut self, group: &Group) {
         let Some(disk) = &mut self.disk else { return };
+        let began = Instant::now();
         let written = unbroken(|| disk.write(group));
+        self.crowd.took = began.elapsed();
         let mut inner = self.shared.lock();
         match written {
             Ok(()) => {
@@ -172,7 +195,7 @@ fn unbroken<T>(work: impl FnOnce() -> Result<T, DiskError>) -> Result<T, DiskErr
 impl Inner {
     /// All that is noted, as a group to be written.
     fn take(&mut self) -> Option<Group> {
-        let waited_for = mem::take(&mut self.wanted);
+        let waited_for = mem::take(&mut self.waiting) > 0;
         if !self.has_work() {
             if waited_for {
                 // All that there was is durable.
@@ -226,7 +249,7 @@ impl Inner {
         self.written(Err(error.clone()));
         self.told.push((mem::replace(&mut self.open, watch::Sender::new(None)), Err(error.clone())));
         self.noted = Noted::default();
-        self.wanted = false;
+        self.waiting = 0;
         self.copies.clear();
         self.untold.clear();
         self.epoch += 1;
