@@ -1,7 +1,9 @@
 //! What an engine knows, in memory: the tables over which a commit is judged and made true.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque, hash_map::Entry},
+    borrow::Borrow,
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque, hash_map::Entry},
+    hash::{Hash, Hasher},
     ops::Bound,
     sync::Arc,
     time::Duration,
@@ -76,7 +78,7 @@ const MINUTE: u64 = 60_000;
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) options: Options,
-    transactions: Vec<HashMap<Key, Box<Kept>, Spread>>,
+    transactions: Vec<HashSet<Kept, Spread>>,
     /// Versions are drawn from one source, so that a transaction which is forgotten and comes back is not taken for
     /// what it was.
     versions: u64,
@@ -104,9 +106,14 @@ pub(super) struct State {
     evicted: u64,
 }
 
-/// A transaction as it is kept: a million of them know one settled event and no window, and cost one small allocation.
+/// A transaction as it is kept, found by its key: a million of them know one settled event and no window, and cost one small
+/// allocation each. A table doubles when it is full, so what stands in its places is as small as it can be.
 #[derive(Debug)]
-struct Kept {
+struct Kept(Box<Packed>);
+
+#[derive(Debug)]
+struct Packed {
+    key: Key,
     version: u64,
     /// The minute under which its expiry is noted; 0 where it is not.
     noted: u32,
@@ -125,25 +132,47 @@ struct Rest {
     more: Vec<Claim>,
 }
 
+impl Borrow<Key> for Kept {
+    fn borrow(&self) -> &Key {
+        &self.0.key
+    }
+}
+
+impl Hash for Kept {
+    /// As its key, by which it is found.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.key.hash(state);
+    }
+}
+
+impl PartialEq for Kept {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.key == other.0.key
+    }
+}
+
+impl Eq for Kept {}
+
 impl Kept {
     /// `None` where there is nothing to remember; that money has moved is forgotten with the last identity.
-    fn pack(transaction: Transaction, noted: u32) -> Option<Box<Self>> {
+    fn pack(key: Key, transaction: Transaction, noted: u32) -> Option<Self> {
         let Transaction { version, claims, money } = transaction;
         let mut more = claims.into_iter();
         let Claim { identity, fate, told, window, rode } = more.next()?;
         let plain = window.is_none() && rode.is_none() && more.len() == 0;
         let rest = (!plain).then(|| Box::new(Rest { window, rode, more: more.collect() }));
-        Some(Box::new(Self { version, noted, money, identity, fate, told, rest }))
+        Some(Self(Box::new(Packed { key, version, noted, money, identity, fate, told, rest })))
     }
 
     fn unpack(&self) -> Transaction {
-        let rest = self.rest.as_deref();
+        let Packed { key: _, version, noted: _, money, identity, fate, told, rest } = &*self.0;
+        let rest = rest.as_deref();
         let (window, rode) = rest.map_or((None, None), |rest| (rest.window.clone(), rest.rode.clone()));
         let more = rest.map_or(&[][..], |rest| &rest.more);
         let mut claims = Vec::with_capacity(1 + more.len());
-        claims.push(Claim { identity: self.identity, fate: self.fate.clone(), told: self.told, window, rode });
+        claims.push(Claim { identity: *identity, fate: fate.clone(), told: *told, window, rode });
         claims.extend_from_slice(more);
-        Transaction { version: self.version, claims, money: self.money }
+        Transaction { version: *version, claims, money: *money }
     }
 }
 
@@ -194,7 +223,7 @@ impl State {
     /// Nothing is known, and every version is above this one.
     pub(super) fn beginning_at(options: Options, versions: u64) -> Self {
         Self {
-            transactions: (0..SHARDS).map(|_| HashMap::default()).collect(),
+            transactions: (0..SHARDS).map(|_| HashSet::default()).collect(),
             versions,
             remembered: 0,
             expiring: BTreeMap::new(),
@@ -332,11 +361,11 @@ impl State {
 
     /// What is known of a transaction.
     pub(super) fn transaction(&self, key: &Key) -> Option<Transaction> {
-        self.transactions[shard(key)].get(key).map(|kept| kept.unpack())
+        self.transactions[shard(key)].get(key).map(Kept::unpack)
     }
 
     fn version(&self, key: &Key) -> u64 {
-        self.transactions[shard(key)].get(key).map_or(0, |kept| kept.version)
+        self.transactions[shard(key)].get(key).map_or(0, |kept| kept.0.version)
     }
 
     fn view(&self, keys: impl Iterator<Item = Key>, names: &[LockName], now: Timestamp) -> View {
@@ -380,7 +409,7 @@ impl State {
             if view.bills.iter().any(|(known, _)| known == key) {
                 continue;
             }
-            let money = |payer: &Key| Some((*payer, self.transactions[shard(payer)].get(payer)?.money));
+            let money = |payer: &Key| Some((*payer, self.transactions[shard(payer)].get(payer)?.0.money));
             view.payers.extend(billed.bill.paid_by.iter().filter_map(money));
             view.bills.push((*key, billed.bill.clone()));
         }
@@ -538,14 +567,14 @@ impl State {
         let table = &mut self.transactions[shard(&key)];
         self.versions += 1;
         transaction.version = self.versions;
-        let mut noted = table.get(&key).map_or(0, |kept| kept.noted);
+        let mut noted = table.get(&key).map_or(0, |kept| kept.0.noted);
         if let Some(expires) = transaction.expires().filter(|_| noted == 0) {
             noted = minute_after(expires);
             self.expiring.entry(noted).or_default().push(key);
         }
-        match Kept::pack(transaction, noted) {
-            Some(kept) => self.remembered += usize::from(table.insert(key, kept).is_none()),
-            None => self.remembered -= usize::from(table.remove(&key).is_some()),
+        match Kept::pack(key, transaction, noted) {
+            Some(kept) => self.remembered += usize::from(table.replace(kept).is_none()),
+            None => self.remembered -= usize::from(table.remove(&key)),
         }
     }
 
@@ -715,7 +744,7 @@ impl State {
     fn forget_transaction(&mut self, key: Key, minute: u32, now: Timestamp, early: bool) {
         let table = &mut self.transactions[shard(&key)];
         // A note that outlived its transaction, which has come back since and has a note of its own.
-        let Some(kept) = table.get_mut(&key).filter(|kept| kept.noted == minute) else { return };
+        let Some(kept) = table.get(&key).filter(|kept| kept.0.noted == minute) else { return };
         let mut transaction = kept.unpack();
         let before = transaction.claims.len();
         transaction.forget_expired(if early { Timestamp::NEVER } else { now });
@@ -729,8 +758,8 @@ impl State {
         if noted != 0 {
             self.expiring.entry(noted).or_default().push(key);
         }
-        if let Some(packed) = Kept::pack(transaction, noted) {
-            *kept = packed;
+        if let Some(kept) = Kept::pack(key, transaction, noted) {
+            table.replace(kept);
             return;
         }
         table.remove(&key);

@@ -30,8 +30,9 @@ const EARLIEST: u32 = 1;
 
 /// Everything is read once and then known, so there is little to cache.
 const CACHE: u64 = 1 << 20;
-/// How much of a space waits in memory to be sorted into its tables.
-const MEMTABLE: u64 = 8 << 20;
+/// How much of a space waits in memory to be sorted into its tables. Up to five times as much does where more comes than is
+/// sorted, and is to be read from the journals at a start.
+const MEMTABLE: u64 = 4 << 20;
 /// When sealed journals take so much, what keeps the oldest of them is sorted into its tables. The least that the library
 /// takes; it begins a new journal every 64 MB, so that they take about three times as much at most.
 const JOURNALS: u64 = 64 << 20;
