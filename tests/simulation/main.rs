@@ -264,8 +264,8 @@ struct World {
     written: Mutex<Vec<LeaseId>>,
     /// What a person had or decided about: nobody can say what the app knows of it.
     in_hand: Mutex<HashSet<String>>,
-    /// Of which second payments a person has heard.
-    seconds: Mutex<money::Seconds>,
+    /// What has paid which order.
+    orders: Mutex<money::Orders>,
     /// What a person settled.
     settled: Mutex<HashSet<String>>,
     /// How often people did what, and how often they could not.
@@ -679,6 +679,7 @@ impl<S: Store> Store for Shaky<S> {
         if granted.is_ok() {
             overtaken.into_iter().for_each(|fault| self.world.fault(fault));
             for delivery in put {
+                self.world.is_taken_up(&delivery);
                 self.world.written.lock().unwrap().push(delivery.id);
                 if delivery.in_review().is_some() {
                     *self.world.reviews.lock().unwrap() += 1;
@@ -1075,7 +1076,7 @@ fn some_day(chance: &mut Chance, outages: Option<lives::Outages>) -> (Setting, V
         reviews: Mutex::default(),
         written: Mutex::default(),
         in_hand: Mutex::default(),
-        seconds: Mutex::default(),
+        orders: Mutex::default(),
         settled: Mutex::default(),
         acts: Mutex::default(),
         closing: Mutex::default(),
@@ -1124,7 +1125,6 @@ async fn live_through<S: Store>(
     for click in clicks {
         tokio::spawn(one_click(click, Arc::clone(&book), standing.clone(), Arc::clone(world)));
     }
-    let told_of: Vec<_> = calls.iter().map(|call| call.tag.clone()).collect();
     let callers: Vec<_> = calls
         .into_iter()
         .map(|call| tokio::spawn(one_call(call, Arc::clone(&book), standing.clone(), Arc::clone(world))))
@@ -1150,7 +1150,7 @@ async fn live_through<S: Store>(
             *told.decisions.entry(decision.clone()).or_default() += 1;
         }
     }
-    world.counts_second_payments(&told_of);
+    world.counts_second_payments();
     told.reviews = *world.reviews.lock().unwrap();
     (told.acts, told.refused) = *world.acts.lock().unwrap();
     let page = metrics.render();
