@@ -3,6 +3,7 @@
 use crate::support::{
     MariaDb, Office, Postgres, Standing, Till,
     office::BRACKETS,
+    passes,
     process::Process,
     standing::{NINJA, connect, heard, joined, mollie, post},
 };
@@ -129,6 +130,8 @@ async fn a_database_that_is_down_is_asked_again_and_nothing_is_sent_meanwhile() 
     gate.until("it was asked in vain", || counted(&gate, "no_answer") >= 1.0).await;
     assert!(office.is_quiet());
     database.start_again().await;
+    // It is asked again every five seconds.
+    passes(Duration::from_secs(5)).await;
     let asked = async {
         while counted(&gate, "booked") < 1.0 {
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -14,7 +14,7 @@ use crate::support::{
         CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PREFACE, PRIORITY, PUSH_PROMISE,
         RST_STREAM, SETTINGS, WINDOW_UPDATE, asks, block, frame, hello, request,
     },
-    gate::Setup,
+    gate::{Setup, app_and_gate},
     office::BRACKETS,
     standing::{HOOK, NINJA},
     wire::{Stream, soon},
@@ -31,12 +31,6 @@ async fn client_on(stream: impl Stream + 'static) -> SendRequest<Bytes> {
 
 async fn client(gate: &Gate) -> SendRequest<Bytes> {
     client_on(TcpStream::connect(gate.address).await.unwrap()).await
-}
-
-async fn app_and_gate() -> (App, Gate) {
-    let app = App::start().await;
-    let gate = Gate::before(app.url());
-    (app, gate)
 }
 
 fn get(path: &str) -> Request<()> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::support::{
-    Office, Standing, Till, Told,
+    Office, Standing, Till, Told, ms,
     office::{BRACKETS, WELCOME},
     process::{Process, oncegate},
     standing::{HOOK, NINJA, back, connect, heard, mollie, mollie_at, post},
@@ -14,10 +14,6 @@ use crate::support::{
 };
 
 const HASH: &str = "0123456789abcdef0123456789abcdef";
-
-const fn ms(millis: u64) -> Duration {
-    Duration::from_millis(millis)
-}
 
 /// The preset without a hold, asking `till`.
 fn asking(till: &Till) -> String {

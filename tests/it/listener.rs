@@ -15,7 +15,10 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::support::wire::{Wire, soon};
+use crate::support::{
+    standing::connect,
+    wire::{Wire, soon},
+};
 
 const ASK: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
@@ -70,10 +73,6 @@ impl House {
         self.stop.send(()).unwrap();
         assert_eq!(soon(self.served).await.unwrap().unfinished, 0);
     }
-}
-
-async fn connect(address: SocketAddr) -> Wire {
-    Wire::new(soon(TcpStream::connect(address)).await.unwrap())
 }
 
 async fn until_refused(address: SocketAddr) {

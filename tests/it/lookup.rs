@@ -1,21 +1,15 @@
 //! Names that the app's own database knows: found on real servers, and missed without harm.
 
-use std::time::Duration;
-
 use mysql_async::prelude::Queryable;
 
 use crate::support::{
-    Authority, MariaDb, Office, Postgres, Standing,
+    Authority, MariaDb, Office, Postgres, Standing, ms,
     office::{BRACKETS, WELCOME},
     standing::{NINJA, back, mollie, post},
 };
 
 const HASH: &str = "0123456789abcdef0123456789abcdef";
 const OTHER: &str = "fedcba9876543210fedcba9876543210";
-
-const fn ms(millis: u64) -> Duration {
-    Duration::from_millis(millis)
-}
 
 /// The app notes under which hash it has begun a payment.
 async fn begin(database: &MariaDb, hash: &str, reference: &str) {

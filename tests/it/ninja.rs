@@ -14,8 +14,10 @@ use tokio::task::JoinSet;
 use crate::support::{
     Office, Standing, Till,
     office::{BRACKETS, Closed},
+    passes,
     standing::{NINJA, config, mollie},
     till::whole,
+    wire::soon,
 };
 
 fn asked(url: &str) -> String {
@@ -148,7 +150,18 @@ async fn who_is_asked_too_often_or_is_down_is_left_alone() {
 async fn who_never_answers_has_said_nothing() {
     let till = Till::open().await;
     till.takes(Duration::from_secs(600));
-    assert_eq!(is_booked(&lookup(&till.url())).await, Err(Trouble::TooSlow));
+    let lookup = lookup(&till.url());
+    let asks = tokio::spawn(async move { is_booked(&lookup).await });
+    let is_asked = async {
+        while till.asked().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(is_asked).await;
+    passes(Duration::from_secs(9)).await;
+    assert!(!asks.is_finished());
+    passes(Duration::from_secs(1)).await;
+    assert_eq!(soon(asks).await.unwrap(), Err(Trouble::TooSlow));
 }
 
 #[tokio::test]

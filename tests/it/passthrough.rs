@@ -9,16 +9,14 @@ use tokio_rustls::{
     rustls::{ServerConfig, crypto::ring, pki_types::PrivateKeyDer},
 };
 
-use crate::support::{App, Gate, Wire, app, gate::Setup, wire::soon};
+use crate::support::{
+    App, Gate, Wire, app,
+    gate::{Setup, app_and_gate},
+    wire::soon,
+};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: pay.example\r\n\r\n";
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
-
-async fn app_and_gate() -> (App, Gate) {
-    let app = App::start().await;
-    let gate = Gate::before(app.url());
-    (app, gate)
-}
 
 /// Sends a request and reads the app's side of it up to the end of the head.
 async fn request(app: &App, gate: &Gate, bytes: &str) -> (Wire, Wire, crate::support::wire::Head) {

@@ -5,14 +5,10 @@ use std::time::Duration;
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::support::{
-    Office, Shop, Standing, Told,
+    Office, Shop, Standing, Told, ms,
     office::{BRACKETS, Closed, WELCOME},
     standing::{NINJA, back, joined, mollie, press},
 };
-
-const fn ms(millis: u64) -> Duration {
-    Duration::from_millis(millis)
-}
 
 /// How long the app takes between its look and its booking.
 const GAP: Duration = ms(60);

@@ -1,5 +1,7 @@
 //! What wire tests are made of: a raw end of a connection, an app played by hand, and a gate in front of it.
 
+use std::time::Duration;
+
 pub mod acme;
 pub mod app;
 pub mod authority;
@@ -28,3 +30,14 @@ pub use self::{
     till::Till,
     wire::Wire,
 };
+
+pub const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// So much time goes by at once, as far as timers are concerned; for tests whose other ends live in the same task's runtime.
+pub async fn passes(span: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(span).await;
+    tokio::time::resume();
+}

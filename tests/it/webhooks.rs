@@ -7,14 +7,11 @@ use ring::hmac;
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::support::{
-    Office, Standing, Told,
+    Office, Standing, Told, ms,
     office::{BRACKETS, Closed, WELCOME},
+    passes,
     standing::{HOOK, NINJA, connect, heard, joined, mollie, mollie_at, post},
 };
-
-const fn ms(millis: u64) -> Duration {
-    Duration::from_millis(millis)
-}
 
 /// The preset with a hold in which even slow twins meet.
 const HELD: &str = "preset = 'invoice-ninja'\n[[rule]]\nhold = '1s'\n";
@@ -123,7 +120,7 @@ async fn a_slow_app_is_waited_for_by_all() {
     let gate = Standing::before(&office.url(), HELD).await;
     let twins = [gate.begin(mollie("tr_1")).await, gate.begin(mollie("tr_1")).await];
     let visit = office.next().await;
-    tokio::time::sleep(ms(1500)).await;
+    passes(ms(1500)).await;
     assert!(twins.iter().all(|twin| !twin.is_finished()));
     visit.answer(BRACKETS);
     decided(&both(twins).await, &["first", "joined"]);
@@ -200,7 +197,7 @@ async fn a_refund_with_the_same_bytes_goes_through_after_the_window() {
     let paid = gate.begin(mollie("tr_1")).await;
     office.next().await.answer(BRACKETS);
     assert_eq!(paid.await.unwrap().decision(), "first");
-    tokio::time::sleep(ms(300)).await;
+    passes(ms(200)).await;
     let refunded = gate.begin(mollie("tr_1")).await;
     office.next().await.says(200, "refunded");
     let told = refunded.await.unwrap();

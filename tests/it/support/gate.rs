@@ -17,7 +17,10 @@ use oncegate::{
 use tokio::{net::TcpStream, sync::oneshot, task::JoinHandle};
 use tokio_rustls::rustls::ServerConfig;
 
-use super::wire::{Wire, soon};
+use super::{
+    app::App,
+    wire::{Wire, soon},
+};
 
 /// How the gate of a test differs from the usual.
 pub struct Setup {
@@ -105,4 +108,10 @@ impl Gate {
         self.stop.send(()).unwrap();
         self.served
     }
+}
+
+pub async fn app_and_gate() -> (App, Gate) {
+    let app = App::start().await;
+    let gate = Gate::before(app.url());
+    (app, gate)
 }
