@@ -1046,6 +1046,7 @@ async fn look_up<S: Store>(dispatch: &Arc<Dispatch<Shaky<S>, Fake>>, world: &Wor
             *world.confirmed.lock().unwrap() += 1;
             let (start, in_batch) = (Instant::now(), identities.len() > 1);
             for identity in identities {
+                world.is_known_again(&identity);
                 world.news.lock().unwrap().insert(identity, News { start, accepted: start, in_batch });
             }
         }
