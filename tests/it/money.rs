@@ -99,6 +99,36 @@ async fn four_things_told_five_times_each_are_delivered_four_times() {
 }
 
 #[tokio::test]
+async fn a_payment_of_which_the_refund_was_told_first_reaches_the_app_all_the_same() {
+    let office = Office::open().await;
+    let gate = Standing::before(&office.url(), &shop("")).await;
+    let mut seen = office.answer_all(BRACKETS);
+    let life = [charged_back("e4", "pay_1"), refund("e3", "pay_1", "rfnd_2"), refund("e2", "pay_1", "rfnd_1")];
+    assert_eq!(gate.ask(&life[0]).await.decision(), "first");
+    assert_eq!(gate.ask(&life[1]).await.decision(), "new_state");
+    assert_eq!(gate.ask(&life[2]).await.decision(), "new_state");
+    let told = gate.ask(paid("e1", "pay_1", "order_1")).await;
+    assert_eq!((told.status(), told.decision()), (200, "new_state"), "money is never told too late");
+    for told in &life {
+        assert_eq!(gate.ask(told).await.decision(), "replayed");
+    }
+    assert_eq!(std::iter::from_fn(|| seen.try_recv().ok()).count(), 4);
+    assert_eq!(waiting(&gate).await, []);
+}
+
+#[tokio::test]
+async fn what_tells_another_state_under_an_id_that_is_known_is_forwarded_and_a_person_sees_it() {
+    let office = Office::open().await;
+    let gate = Standing::before(&office.url(), &shop("")).await;
+    let mut seen = office.answer_all(BRACKETS);
+    assert_eq!(gate.ask(paid("e1", "pay_1", "order_1")).await.decision(), "first");
+    let told = gate.ask(refund("e1", "pay_1", "rfnd_1")).await;
+    assert_eq!((told.status(), told.decision()), (200, "conflict"));
+    assert_eq!(std::iter::from_fn(|| seen.try_recv().ok()).count(), 2, "no change is swallowed");
+    assert_eq!(waiting(&gate).await, [("conflict".to_owned(), "pay_1".to_owned())]);
+}
+
+#[tokio::test]
 async fn what_is_older_than_the_app_knows_is_acknowledged_and_kept_from_it() {
     let office = Office::open().await;
     let gate = Standing::before(&office.url(), &shop("")).await;

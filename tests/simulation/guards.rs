@@ -1,4 +1,4 @@
-//! Three moments at which a disk fails or dawdles that a day with outages hardly meets.
+//! Moments that a day with outages hardly meets: a disk that fails or dawdles, and a try that ends in a panic.
 
 use std::{
     collections::HashMap,
@@ -35,6 +35,8 @@ struct Door {
     refuses: Mutex<usize>,
     /// A connection stands already.
     is_at_hand: bool,
+    /// Whoever sends panics when the app has the request.
+    panics: bool,
     connected: AtomicUsize,
     sent: AtomicUsize,
 }
@@ -60,6 +62,7 @@ impl App for Door {
 
     async fn send(&self, (): (), _: &StoredRequest, _: Duration) -> Result<Response<Self::Body>, SendError> {
         self.sent.fetch_add(1, Ordering::Relaxed);
+        assert!(!self.panics, "of its own accord");
         sleep(SECOND * 20).await;
         Ok(Response::new(Full::from("[]")))
     }
@@ -175,4 +178,21 @@ async fn that_a_try_never_began_is_not_said_of_the_next_one() {
     scene.goes_on(SECOND * 20).await;
     let counts = scene.dispatch.store.counts();
     assert_eq!((counts.deliveries, counts.transactions), (0, 1), "accepted");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_try_that_ends_in_a_panic_is_unknown_at_once_and_keeps_others_out_for_quiet() {
+    let mut scene = Scene::new(Door { panics: true, ..Door::default() });
+    scene.webhook();
+    scene.goes_on(SECOND).await;
+    // Who comes while it is in flight waits.
+    let again = scene.webhook();
+    scene.goes_on(SECOND).await;
+    assert!(again.is_finished(), "nobody is in the app any more who could answer");
+    let Reply::Whole(answer) = again.await.unwrap() else { panic!("an answer of ours") };
+    assert_eq!(answer.status(), 503, "it is unknown whether the app got it");
+    assert_eq!(scene.dispatch.store.counts().leases, 1);
+    scene.goes_on(SECOND * 31).await;
+    let counts = scene.dispatch.store.counts();
+    assert_eq!((scene.dispatch.app.sent.load(Ordering::Relaxed), counts.review, counts.leases), (1, 1, 0));
 }
