@@ -162,7 +162,7 @@ impl<S: Store, A: App> Intake<S, A> {
         }
         for name in joined.into_iter().filter(|name| !reading.claimed.names.contains(name)) {
             claimed.names.push(name);
-            claimed.kinds.push(name.kind);
+            claimed.kinds.push(name.kind.learned());
         }
         if let (Some(own), false) = (reading.claimed.names.first(), sessions.is_empty()) {
             self.note_came(sessions, own.key).await;

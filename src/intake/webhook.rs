@@ -203,7 +203,7 @@ impl<S: Store, A: App> Intake<S, A> {
         let want = Want::Arrival(&webhook.keys, &reading.claimed, &webhook.bills);
         let view = self.dispatch.store.load(want, now).await.map_err(|error| Fallen::Later(Later::NoStore(error)))?;
         if first {
-            self.dispatch.metrics.count_joined(reading.joined_by(view.told));
+            self.dispatch.metrics.count_joined(reading.joined_by(!view.told.is_empty()));
         }
         let id = self.dispatch.next_id();
         let inquired = self.rechecks.wanted(&webhook.inquest, now);

@@ -260,12 +260,12 @@ impl Learn {
         kinds.any(|known| **known == *kind)
     }
 
-    /// Every kind with its places, as they are written in a rule.
+    /// Every kind that is read, with its places, as they are written in a rule.
     pub fn list(&self) -> impl Iterator<Item = (&str, Vec<String>)> {
         let names = self.names.iter().map(|(kind, places)| (&**kind, places.iter().map(ToString::to_string).collect()));
         let cookie = |cookie: &Arc<str>| AnswerPlace::SetCookie(Arc::clone(cookie)).to_string();
         let sessions = self.sessions.iter().map(move |(kind, cookies)| (&**kind, cookies.iter().map(cookie).collect()));
-        names.chain(sessions)
+        names.chain(sessions).filter(|(_, places): &(&str, Vec<String>)| !places.is_empty())
     }
 
     /// Reads the head of an answer to a request by `method` that was sent to `host`.

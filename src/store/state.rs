@@ -398,7 +398,7 @@ impl State {
         if !self.learned.is_empty() {
             let begun = |name: &LockName| Some((name.key, self.learned.of(&name.key, now)?.clone()));
             view.begun = names.iter().filter_map(begun).collect();
-            view.told = names.iter().any(|name| self.learned.tells(&name.key));
+            view.told = names.iter().filter(|name| self.learned.tells(&name.key)).copied().collect();
         }
         view
     }

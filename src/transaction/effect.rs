@@ -31,8 +31,8 @@ pub struct View {
     pub late: bool,
     /// What payers who come with one of the names at hand are known to have begun, by that name.
     pub begun: Vec<(Key, Begun)>,
-    /// Whether one of the names at hand is known to have been begun by a payer.
-    pub told: bool,
+    /// Those of the names at hand that a payer is known to have begun.
+    pub told: Vec<LockName>,
     /// Whether the payer's return has been through under one of the names at hand.
     pub returned: bool,
     /// Whether the lease that was asked about could be had at once.
@@ -323,6 +323,10 @@ pub(super) fn widened(view: &View, delivery: &Delivery) -> Claimed {
         if delivery.letter.events.len() == 1 && !claimed.kinds.contains(&name.kind) {
             claimed.kinds.push(name.kind);
         }
+    }
+    // Of a batch nobody could say that a payer is known to each of its events.
+    for name in view.told.iter().filter(|_| delivery.letter.events.len() == 1) {
+        claimed.kinds.push(name.kind.learned());
     }
     claimed
 }

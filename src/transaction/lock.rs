@@ -28,6 +28,13 @@ impl Kind {
         Self(name.into_iter().flat_map(str::bytes).fold(0xcbf2_9ce4_8422_2325, step))
     }
 
+    /// The same, as the app's answers told it. Whoever was told in this way is told from those alone of whom an answer told as
+    /// well: what was read from an answer may be another name than it was taken for.
+    #[must_use]
+    pub const fn learned(self) -> Self {
+        Self(self.0.rotate_left(32) ^ 0x9e37_79b9_7f4a_7c15)
+    }
+
     /// The number under which it is stored.
     #[must_use]
     pub const fn to_bits(self) -> u64 {

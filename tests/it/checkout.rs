@@ -208,8 +208,9 @@ async fn two_tabs_of_one_session_are_not_mixed_up() {
     scene.views(&mut payer, "/client/invoices/2").await;
     scene.pays(&mut payer, "tab2").await;
     scene.pays(&mut stranger, "another").await;
+    scene.pays(&mut stranger, "one_more").await;
     // Only his last session value is left, whichever tab comes back first.
-    for (reference, hash, another) in [("tr_tab1", "h1", "tr_another"), ("tr_tab2", "h2", "tr_unheard")] {
+    for (reference, hash, another) in [("tr_tab1", "h1", "tr_another"), ("tr_tab2", "h2", "tr_one_more")] {
         let others = scene.hooks(another).await;
         let hook = scene.hooks(reference).await;
         let told = scene.waits(payer.back(hash)).await;
@@ -411,10 +412,11 @@ async fn a_payment_that_is_begun_inside_a_return_is_known_by_the_hash_it_was_beg
     let browser = Browser::default();
     let charge = "_token=t&payment_hash=h1&gateway_response=tkn";
     let told = scene.gate.begin(browser.post("/payments/process/response", charge)).await;
-    scene.office.next().await.answer(sent_to("https://www.mollie.com/checkout/credit-card/authorize/card1", "s1"));
+    scene.office.next().await.answer(sent_to(&select_issuer("card1"), "s1"));
     assert_eq!(told.await.unwrap().status(), 302);
     // He comes back in another browser, which has no session.
     let back = browser.get("/mollie/3ds_redirect/CompanyKey/VolejRejNm/h1");
+    scene.pays(&mut Browser::default(), "stranger").await;
     let stranger = scene.hooks("tr_stranger").await;
     let hook = scene.hooks("tr_card1").await;
     let told = scene.waits(back).await;
@@ -424,6 +426,44 @@ async fn a_payment_that_is_begun_inside_a_return_is_known_by_the_hash_it_was_beg
     let told = scene.waits(browser.post("/payments/process/response", &format!("{charge}2"))).await;
     Scene::ends(stranger).await;
     scene.goes(told).await;
+}
+
+#[tokio::test]
+async fn whose_address_does_not_show_the_payments_name_is_kept_from_all_webhooks() {
+    for address in [
+        "https://pay.mollie.com/authenticate/b47ef2ce1d3bea2ddadf3895080d1d4c",
+        "https://www.mollie.com/checkout/order/xvb27",
+        "https://www.mollie.com/checkout/credit-card/embedded",
+    ] {
+        let mut scene = Scene::set().await;
+        let mut payer = Browser::default();
+        let charge = "_token=t&payment_hash=h1&gateway_response=tkn";
+        let told = scene.gate.begin(payer.post("/payments/process/response", charge)).await;
+        scene.office.next().await.answer(sent_to(address, "s1"));
+        payer.heard(&told.await.unwrap());
+        let hook = scene.hooks("tr_7UhSN1zuXS").await;
+        let told = scene.waits(payer.get("/mollie/3ds_redirect/CompanyKey/VolejRejNm/h1")).await;
+        Scene::ends(hook).await;
+        scene.goes(told).await;
+        assert_eq!((scene.joined("learned"), scene.joined("none")), (0.0, 1.0), "{address}");
+    }
+}
+
+#[tokio::test]
+async fn who_was_told_under_a_wrong_name_is_kept_from_webhooks_of_which_no_answer_told() {
+    let mut scene = Scene::set().await;
+    let [mut payer, mut stranger] = [Browser::default(), Browser::default()];
+    // An address of the usual form, and something else than the payment's id in it.
+    scene.pays(&mut payer, "another_name").await;
+    scene.pays(&mut stranger, "strange").await;
+    let hook = scene.hooks("tr_7UhSN1zuXS").await;
+    let told = scene.waits(payer.back("h1")).await;
+    Scene::ends(hook).await;
+    scene.goes(told).await;
+    // Of this one an answer told, and it was another payer's.
+    let hook = scene.hooks("tr_strange").await;
+    scene.passes(payer.back("h1")).await;
+    Scene::ends(hook).await;
 }
 
 #[tokio::test]
@@ -455,8 +495,9 @@ async fn nobody_ties_himself_to_anothers_payment_or_shuts_out_more_than_he_has_b
 #[tokio::test]
 async fn a_session_comes_back_from_no_more_payments_than_it_has_begun() {
     let mut scene = Scene::set().await;
-    let mut payer = Browser::default();
+    let [mut payer, mut another] = [Browser::default(), Browser::default()];
     scene.pays(&mut payer, "1").await;
+    scene.pays(&mut another, "begun_in_another_browser").await;
     let hook = scene.hooks("tr_begun_in_another_browser").await;
     scene.passes(payer.back("h1")).await;
     scene.passes(payer.back("h1")).await;
