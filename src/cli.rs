@@ -1,5 +1,7 @@
 //! The command line: what can be typed, and which verb gets it.
 
+#![deny(clippy::print_stdout, reason = "it panics where the reader has gone away; `print` does not")]
+
 pub mod backup;
 pub mod check;
 pub mod completions;

@@ -31,7 +31,7 @@ pub struct Args {
 ///
 /// When it cannot be shown.
 pub fn run(args: &Args, _config: &Path) -> anyhow::Result<ExitCode> {
-    println!("{INTRODUCTION}");
+    super::print(format!("{INTRODUCTION}\n").as_bytes())?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(show(args.trials))
 }
 
@@ -43,7 +43,7 @@ async fn show(trials: u32) -> anyhow::Result<ExitCode> {
     let gate = targets(&running.addresses).context("the gate listens nowhere")?;
     let report = demo::compare(&stage, gate, trials, &mut Progress::new(stderr(), stderr().is_terminal())).await;
     running.stop().await;
-    println!("{report}");
+    super::print(format!("{report}\n").as_bytes())?;
     Ok(if report.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -77,7 +77,7 @@ pub enum Format {
 ///
 /// # Errors
 ///
-/// When the configuration has faults, or a file cannot be read.
+/// When the configuration has faults, or standard output can't be written to.
 pub fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
     let config = super::load(config)?;
     let provider = args.provider.as_deref().and_then(provider::by_name);
@@ -91,10 +91,11 @@ pub fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
         match read(file).and_then(|raw| Recorded::parse(&raw)) {
             Ok(recorded) => {
                 for line in runtime.block_on(explainer.explain(&name, &recorded))? {
-                    match args.format {
-                        Format::Json => println!("{line}"),
-                        Format::Human => println!("{}", for_people(&line)),
-                    }
+                    let told = match args.format {
+                        Format::Json => line.to_string(),
+                        Format::Human => for_people(&line),
+                    };
+                    super::print(format!("{told}\n").as_bytes())?;
                 }
             }
             Err(error) => {

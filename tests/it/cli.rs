@@ -191,9 +191,13 @@ fn zsh_takes_its_completions() {
 
 #[test]
 fn a_reader_who_has_read_enough_is_told_no_error() {
-    for args in [&["completions", "bash"][..], &["man"]] {
+    let webhook = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/stripe/charge-succeeded.http");
+    for args in
+        [&["completions", "bash"][..], &["man"], &["explain", webhook], &["explain", "--format", "json", webhook]]
+    {
         let mut child = Command::new(env!("CARGO_BIN_EXE_oncegate"))
             .args(args)
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
