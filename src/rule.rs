@@ -329,11 +329,20 @@ impl Rules {
         policy
     }
 
-    /// The longest time for which any rule takes a silent app to be still at work.
+    /// The longest time for which any callback's policy takes a silent app to be still at work.
+    ///
+    /// The first rule that sets it decides: where one sets it for everything, none after it does, nor the default.
     #[must_use]
     pub fn longest_quiet(&self) -> Duration {
-        let chosen = self.0.rules.iter().filter_map(|rule| rule.choices.quiet);
-        chosen.fold(self.0.base.quiet, Duration::max)
+        let mut longest = Duration::ZERO;
+        for rule in &self.0.rules {
+            let Some(quiet) = rule.choices.quiet else { continue };
+            longest = longest.max(quiet);
+            if rule.matcher.is_empty() {
+                return longest;
+            }
+        }
+        longest.max(self.0.base.quiet)
     }
 
     fn label(&self, matching: RuleSet) -> Arc<str> {

@@ -429,6 +429,7 @@ fn the_preset_tells_bodies_apart_unless_the_provider_is_known() {
     let generic = policy(&config, "POST", hook, &[], Some((&GENERIC, &event)));
     assert_eq!(generic.identity, IdentityBy::Body);
     assert_eq!((generic.hold, generic.quiet), (Duration::from_secs(2), Duration::from_secs(60)));
+    assert_eq!(config.rules.longest_quiet(), generic.quiet, "what is kept after a crash is kept no longer");
     assert_eq!(generic.on_unknown, OnUnknown::ConfirmElseResend);
     assert_eq!(policy(&config, "POST", hook, &[], Some((&MOLLIE, &event))).identity, IdentityBy::Auto);
     assert_eq!(policy(&config, "GET", hook, &[], Some((&GENERIC, &event))).identity, IdentityBy::Places);

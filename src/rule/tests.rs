@@ -99,6 +99,25 @@ fn for_each_key_the_first_matching_rule_that_sets_it_decides() {
 }
 
 #[test]
+fn the_longest_quiet_is_that_of_a_policy_and_no_default_that_none_has() {
+    let quiet = |path, seconds| rule("", path, Choices { quiet: Some(Duration::from_secs(seconds)), ..webhook() });
+    let longest = |rules: Vec<Rule>| {
+        let base = Policy { quiet: Duration::from_secs(300), ..Policy::default() };
+        Rules::new(rules, base).longest_quiet().as_secs()
+    };
+    assert_eq!(longest(vec![]), 300);
+    assert_eq!(longest(vec![quiet("/hook", 60)]), 300, "another path has the default");
+    assert_eq!(longest(vec![quiet("/hook", 400)]), 400);
+    assert_eq!(
+        longest(vec![rule("", "", hold(2)), quiet("/hook", 60), quiet("", 20)]),
+        60,
+        "no policy has the default"
+    );
+    assert_eq!(longest(vec![quiet("", 60), quiet("/hook", 400)]), 60, "what comes later is never asked");
+    assert_eq!(longest(vec![when(quiet("", 60), "request.method == 'POST'")]), 300, "not for everything");
+}
+
+#[test]
 fn a_channel_a_provider_or_a_reference_makes_a_callback_and_the_channel_is_webhook_if_none_is_said() {
     let named = Choices { provider: Some(ProviderChoice::Named(&SLOW)), ..Choices::default() };
     let referred = Choices { reference: Some(vec!["form:id".parse().unwrap()]), ..Choices::default() };
