@@ -1,5 +1,6 @@
 //! The configuration as a whole: loads it, lays it over preset and sample, and tells every fault at once.
 
+mod addresses;
 pub mod change;
 pub mod keys;
 mod lookup;
@@ -215,6 +216,8 @@ fn read(preset: Option<&'static str>, mut documents: Vec<Document>, world: &Worl
         section.warn("reuse_port", message, "let systemd keep the sockets between one gate and the next (README.md)");
     }
     let upstream = UpstreamOptions::read(&mut Section::open("upstream", &documents, report), world);
+    let admin = AdminOptions::read(&mut Section::open("admin", &documents, report), world);
+    addresses::check(&gateway, &tls, &admin, &upstream, &documents, report);
     let lookup = lookup::read(&mut Section::open("lookup", &documents, report), world);
     let mut base = windows::base_policy(&upstream, &store.engine);
     if lookup.as_ref().is_some_and(|options| !options.booked.is_empty()) {
@@ -234,7 +237,7 @@ fn read(preset: Option<&'static str>, mut documents: Vec<Document>, world: &Worl
         tls,
         acme,
         store,
-        admin: AdminOptions::read(&mut Section::open("admin", &documents, report), world),
+        admin,
         lookup,
         log: options::read_log(&mut Section::open("log", &documents, report)),
         upstream,

@@ -159,6 +159,49 @@ fn invalid_configurations_are_told_every_fault_at_once() {
 }
 
 #[test]
+fn the_gate_is_no_app_of_its_own() {
+    let told = |listen: &str, url: &str| {
+        let text = format!("admin.listen = 'off'\ngateway.listen = {listen}\nupstream.url = '{url}'\n");
+        let Loaded { faults, warnings, .. } = load(&text);
+        assert!(faults.iter().chain(&warnings).all(|said| said.path == "upstream.url" && said.origin.line == Some(3)));
+        (faults.len(), warnings.len())
+    };
+    let (fault, warning, fine) = ((1, 0), (0, 1), (0, 0));
+    for (listen, url, expected) in [
+        ("['[::]:8080']", "http://127.0.0.1:8080", fault),
+        ("['[::]:8080']", "http://[::1]:8080", fault),
+        ("['[::]:8080']", "http://localhost:8080", fault),
+        ("['[::]:8080']", "http://0.0.0.0:8080", fault),
+        ("['0.0.0.0:8080']", "http://127.0.0.2:8080", fault),
+        ("['0.0.0.0:80']", "http://127.0.0.1", fault),
+        ("['192.0.2.1:8080']", "http://192.0.2.1:8080", fault),
+        ("['127.0.0.1:8080']", "http://0.0.0.0:8080", fault),
+        ("['127.0.0.1:8080']", "http://LOCALHOST:8080", warning),
+        ("['0.0.0.0:8080']", "http://[::1]:8080", fine),
+        ("['[::]:8080']", "http://127.0.0.1:8081", fine),
+        ("['[::]:8080']", "http://192.0.2.1:8080", fine),
+        ("['[::]:8080']", "http://app:8080", fine),
+        ("['[::]:8080']", "unix:/run/app", fine),
+        ("['127.0.0.1:0']", "http://127.0.0.1:8080", fine),
+    ] {
+        assert_eq!(told(listen, url), expected, "{listen} {url}");
+    }
+    let looks_in = load("upstream.url = 'http://127.0.0.1:9090'");
+    assert!(looks_in.faults[0].to_string().contains("127.0.0.1:9090 of admin.listen"), "{:?}", looks_in.faults);
+}
+
+#[test]
+fn addresses_that_may_be_one_place_are_warned_of() {
+    let told = |listen: &str, admin: &str| warnings(&format!("gateway.listen = {listen}\nadmin.listen = '{admin}'\n"));
+    assert!(told("['[::]:9090']", "127.0.0.1:9090")[0].contains("[::]:9090 of gateway.listen may be one place"));
+    assert!(told("['0.0.0.0:80', '[::]:80']", "off")[0].starts_with("test.toml:1: gateway.listen: "));
+    assert_eq!(
+        told("['127.0.0.1:8080', '[::1]:8080', '127.0.0.1:0', '127.0.0.1:0']", "127.0.0.1:0"),
+        Vec::<String>::new()
+    );
+}
+
+#[test]
 fn a_fault_is_told_with_its_line() {
     let loaded = load("[gateway]\nmax_waiters = 1\n\n[[rule]]\nname = 'a'\n[[rule]]\nhold = 'long'\n");
     let said: Vec<_> = loaded.faults.iter().map(ToString::to_string).collect();
