@@ -10,6 +10,7 @@ mod overview;
 mod page;
 mod paper;
 mod readiness;
+mod veil;
 
 use std::{convert::Infallible, net::IpAddr, pin::pin, sync::Arc, time::Duration};
 

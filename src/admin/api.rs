@@ -233,7 +233,7 @@ impl<S: Store, A: App> Api<S, A> {
         let mut said = paper::entry(&delivery, now);
         let mut keys: Vec<Key> = delivery.letter.events.iter().map(|event| event.transaction).collect();
         keys.dedup();
-        said["request"] = paper::request(&delivery.letter.request);
+        said["request"] = paper::request(&delivery.letter);
         said["history"] = self.lines_of(&keys).await?;
         Ok(json(StatusCode::OK, &said))
     }

@@ -64,6 +64,7 @@ static STRIPE: Provider = provider(
     Scheme::Signed(Signing {
         kinds: &[SecretKind::Hmac, SecretKind::Token],
         settings: &["tolerance"],
+        repeats: &[],
         ready: |secret| Ok(VerifyingKey::Text(secret.expose().into())),
         check: |_, _, _| Signature::Unchecked,
     }),

@@ -7,7 +7,7 @@ use ring::hmac;
 
 use super::{
     amount,
-    contract::{Ack, Keyring, Moves, Provider, Scheme, Secret, SecretKind, Signing, Unrecognised, facts},
+    contract::{Ack, Keyring, Moves, Provider, Repeated, Scheme, Secret, SecretKind, Signing, Unrecognised, facts},
     extract::{Reader, Value},
     signature::{self, Tag, VerifyingKey},
 };
@@ -22,6 +22,7 @@ pub static ADYEN: Provider = Provider {
     scheme: Scheme::Signed(Signing {
         kinds: &[SecretKind::Hmac, SecretKind::Basic],
         settings: &[],
+        repeats: &[Repeated::Header("authorization")],
         ready,
         check: |reader, keyring, _| check(reader, keyring),
     }),

@@ -29,6 +29,7 @@ pub static ALIPAY: Provider = Provider {
     scheme: Scheme::Signed(Signing {
         kinds: &[SecretKind::PublicKey, SecretKind::Certificate],
         settings: &["ca"],
+        repeats: &[],
         ready: signature::rsa,
         check,
     }),

@@ -21,6 +21,7 @@ pub static AUTHORIZENET: Provider = Provider {
     scheme: Scheme::Signed(Signing {
         kinds: &[SecretKind::Hmac],
         settings: &[],
+        repeats: &[],
         // The key is hexadecimal text, and is taken as it is written.
         ready: signature::sha512,
         check: |reader, keyring, _| SIGNATURE.check(reader, keyring),

@@ -6,7 +6,7 @@ use http::{Method, StatusCode};
 
 use super::{
     amount,
-    contract::{Ack, Keyring, Moves, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
+    contract::{Ack, Keyring, Moves, Provider, Repeated, Scheme, SecretKind, Signing, Unrecognised, facts},
     extract::Reader,
     signature,
 };
@@ -21,6 +21,7 @@ pub static BLOCKONOMICS: Provider = Provider {
     scheme: Scheme::Signed(Signing {
         kinds: &[SecretKind::Token, SecretKind::Hmac],
         settings: &[],
+        repeats: &[Repeated::Parameter("secret")],
         ready: signature::text,
         check: |reader, keyring, _| check(reader, keyring),
     }),

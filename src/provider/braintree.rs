@@ -25,6 +25,7 @@ pub static BRAINTREE: Provider = Provider {
     scheme: Scheme::Signed(Signing {
         kinds: &[SecretKind::Hmac, SecretKind::ApiKey],
         settings: &[],
+        repeats: &[],
         ready,
         check: |reader, keyring, _| check(reader, keyring),
     }),

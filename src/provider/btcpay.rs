@@ -21,6 +21,7 @@ pub static BTCPAY: Provider = Provider {
     scheme: Scheme::Signed(Signing {
         kinds: &[SecretKind::Hmac],
         settings: &[],
+        repeats: &[],
         ready: signature::sha256,
         check: |reader, keyring, _| SIGNATURE.check(reader, keyring),
     }),

@@ -30,6 +30,8 @@
 //!   kind tells callbacks apart.
 //! - A signature is refused only for what the manual says. A check tries every key, compares in constant time, and takes the
 //!   moment from its argument. Nothing is ever fetched.
+//! - `repeats` names where a callback carries the secret itself, so that it is hidden from whoever looks at the callback; a test
+//!   looks for the secrets of the fixtures in what is shown.
 //! - `inquiry` only as its manual has it (`mollie.rs`; `paypal.rs` for a token, `wechatpay_v3.rs` for a signature): what is
 //!   read from the answer becomes `facts`, so the same rules hold as above. `unclear` says whether callbacks of its leave open
 //!   what happened; of others an answer adds to what they say, and takes the place of nothing. `missing`
@@ -103,10 +105,23 @@ pub struct Signing {
     pub kinds: &'static [SecretKind],
     /// The keys of the configuration, beside its secrets, that mean something to it.
     pub settings: &'static [&'static str],
+    /// Where a callback repeats the secret itself, so that it is hidden from whoever looks at one.
+    pub repeats: &'static [Repeated],
     /// Makes a secret ready, once, when the configuration is read.
     pub ready: fn(&Secret) -> Result<VerifyingKey, &'static str>,
     /// Checks the received bytes with every key, any of which may match (rotation). It is asked only when there is one.
     pub check: fn(&Reader<'_>, &Keyring, Timestamp) -> Signature,
+}
+
+/// A place at which a callback carries the secret itself, and no proof of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repeated {
+    /// This header field, in lower case.
+    Header(&'static str),
+    /// This parameter of the address.
+    Parameter(&'static str),
+    /// A parameter of the address that the user names as he likes.
+    AnyParameter,
 }
 
 /// What the user has of one provider, made ready for its scheme.
@@ -144,6 +159,15 @@ impl Provider {
     #[must_use]
     pub fn refusal(&self) -> StatusCode {
         StatusCode::from_u16(self.refusal).unwrap_or(StatusCode::UNAUTHORIZED)
+    }
+
+    /// Where its callbacks carry the secret itself.
+    #[must_use]
+    pub const fn repeats(&self) -> &'static [Repeated] {
+        match &self.scheme {
+            Scheme::Signed(signing) => signing.repeats,
+            Scheme::Unsigned => &[],
+        }
     }
 }
 

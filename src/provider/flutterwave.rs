@@ -7,7 +7,7 @@ use ring::hmac;
 
 use super::{
     amount,
-    contract::{Ack, Keyring, Moves, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
+    contract::{Ack, Keyring, Moves, Provider, Repeated, Scheme, SecretKind, Signing, Unrecognised, facts},
     extract::{Reader, Value},
     signature::{self, Tag, VerifyingKey},
 };
@@ -22,6 +22,7 @@ pub static FLUTTERWAVE: Provider = Provider {
     scheme: Scheme::Signed(Signing {
         kinds: &[SecretKind::Hmac, SecretKind::Token],
         settings: &[],
+        repeats: &[Repeated::Header(TOKEN)],
         ready: signature::text,
         check: |reader, keyring, _| check(reader, keyring),
     }),

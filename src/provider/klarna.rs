@@ -6,7 +6,7 @@ use http::{Method, StatusCode};
 
 use super::{
     amount,
-    contract::{Ack, Keyring, Moves, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
+    contract::{Ack, Keyring, Moves, Provider, Repeated, Scheme, SecretKind, Signing, Unrecognised, facts},
     extract::{Reader, Value},
     inquiry::{Inquiry, Missing, NoEvent, Question, access::Access, moved},
     signature,
@@ -23,6 +23,7 @@ pub static KLARNA: Provider = Provider {
     scheme: Scheme::Signed(Signing {
         kinds: &[SecretKind::Token, SecretKind::Hmac],
         settings: &[],
+        repeats: &[Repeated::AnyParameter],
         ready: signature::text,
         check: |reader, keyring, _| check(reader, keyring),
     }),

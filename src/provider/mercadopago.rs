@@ -23,6 +23,7 @@ pub static MERCADOPAGO: Provider = Provider {
     scheme: Scheme::Signed(Signing {
         kinds: &[SecretKind::Hmac],
         settings: &[],
+        repeats: &[],
         ready: signature::sha256,
         check: |reader, keyring, _| check(reader, keyring),
     }),

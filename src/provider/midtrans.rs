@@ -22,6 +22,7 @@ pub static MIDTRANS: Provider = Provider {
     scheme: Scheme::Signed(Signing {
         kinds: &[SecretKind::Hmac, SecretKind::ApiKey, SecretKind::Token],
         settings: &[],
+        repeats: &[],
         ready: signature::text,
         check: |reader, keyring, _| check(reader.json(), keyring),
     }),

@@ -26,6 +26,7 @@ pub static MOLLIE: Provider = Provider {
     scheme: Scheme::Signed(Signing {
         kinds: &[SecretKind::Hmac],
         settings: &[],
+        repeats: &[],
         ready: signature::sha256,
         check: |reader, keyring, _| check(reader, keyring),
     }),

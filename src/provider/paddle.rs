@@ -24,6 +24,7 @@ pub static PADDLE: Provider = Provider {
     scheme: Scheme::Signed(Signing {
         kinds: &[SecretKind::Hmac],
         settings: &["tolerance"],
+        repeats: &[],
         ready: signature::sha256,
         check,
     }),

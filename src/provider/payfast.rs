@@ -20,6 +20,7 @@ pub static PAYFAST: Provider = Provider {
     scheme: Scheme::Signed(Signing {
         kinds: &[SecretKind::Hmac, SecretKind::Token],
         settings: &[],
+        repeats: &[],
         ready: signature::text,
         check: |reader, keyring, _| check(reader, keyring),
     }),

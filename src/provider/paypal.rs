@@ -25,6 +25,7 @@ pub static PAYPAL: Provider = Provider {
     scheme: Scheme::Signed(Signing {
         kinds: &[SecretKind::Certificate, SecretKind::PublicKey],
         settings: &["webhook_id", "ca"],
+        repeats: &[],
         ready: signature::rsa,
         check,
     }),

@@ -21,6 +21,7 @@ pub static PAYSTACK: Provider = Provider {
     scheme: Scheme::Signed(Signing {
         kinds: &[SecretKind::Hmac, SecretKind::ApiKey],
         settings: &[],
+        repeats: &[],
         ready: signature::sha512,
         check: |reader, keyring, _| SIGNATURE.check(reader, keyring),
     }),

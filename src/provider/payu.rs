@@ -21,6 +21,7 @@ pub static PAYU: Provider = Provider {
     scheme: Scheme::Signed(Signing {
         kinds: &[SecretKind::Hmac],
         settings: &[],
+        repeats: &[],
         ready: signature::text,
         check: |reader, keyring, _| check(reader, keyring),
     }),

@@ -23,6 +23,7 @@ pub static PRZELEWY24: Provider = Provider {
     scheme: Scheme::Signed(Signing {
         kinds: &[SecretKind::Hmac],
         settings: &[],
+        repeats: &[],
         ready: signature::text,
         check: |reader, keyring, _| check(reader.json(), keyring),
     }),

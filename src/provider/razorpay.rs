@@ -22,6 +22,7 @@ pub static RAZORPAY: Provider = Provider {
     scheme: Scheme::Signed(Signing {
         kinds: &[SecretKind::Hmac],
         settings: &[],
+        repeats: &[],
         ready: signature::sha256,
         check: |reader, keyring, _| SIGNATURE.check(reader, keyring),
     }),

@@ -22,6 +22,7 @@ pub static SQUARE: Provider = Provider {
     scheme: Scheme::Signed(Signing {
         kinds: &[SecretKind::Hmac],
         settings: &["notification_url"],
+        repeats: &[],
         ready: signature::sha256,
         check: |reader, keyring, _| check(reader, keyring),
     }),

@@ -25,6 +25,7 @@ pub static STANDARD_WEBHOOKS: Provider = Provider {
     scheme: Scheme::Signed(Signing {
         kinds: &[SecretKind::Hmac, SecretKind::PublicKey],
         settings: &["tolerance"],
+        repeats: &[],
         ready,
         check,
     }),

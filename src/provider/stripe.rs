@@ -25,6 +25,7 @@ pub static STRIPE: Provider = Provider {
     scheme: Scheme::Signed(Signing {
         kinds: &[SecretKind::Hmac],
         settings: &["tolerance"],
+        repeats: &[],
         ready: signature::sha256,
         check,
     }),

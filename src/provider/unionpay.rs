@@ -26,6 +26,7 @@ pub static UNIONPAY: Provider = Provider {
     scheme: Scheme::Signed(Signing {
         kinds: &[SecretKind::Certificate, SecretKind::PublicKey],
         settings: &["ca"],
+        repeats: &[],
         ready: signature::rsa,
         check,
     }),

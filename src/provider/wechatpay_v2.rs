@@ -29,6 +29,7 @@ pub static WECHATPAY_V2: Provider = Provider {
     scheme: Scheme::Signed(Signing {
         kinds: &[SecretKind::ApiKey],
         settings: &[],
+        repeats: &[],
         ready,
         check: |reader, keyring, _| check(reader, keyring),
     }),

@@ -30,6 +30,7 @@ pub static WECHATPAY_V3: Provider = Provider {
     scheme: Scheme::Signed(Signing {
         kinds: &[SecretKind::ApiKey, SecretKind::PublicKey, SecretKind::Certificate],
         settings: &["tolerance", "ca"],
+        repeats: &[],
         ready,
         check,
     }),

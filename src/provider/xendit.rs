@@ -6,7 +6,7 @@ use http::StatusCode;
 
 use super::{
     amount,
-    contract::{Ack, Moves, Provider, Scheme, SecretKind, Signing, Unrecognised, facts},
+    contract::{Ack, Moves, Provider, Repeated, Scheme, SecretKind, Signing, Unrecognised, facts},
     extract::Reader,
     signature,
 };
@@ -21,6 +21,7 @@ pub static XENDIT: Provider = Provider {
     scheme: Scheme::Signed(Signing {
         kinds: &[SecretKind::Token, SecretKind::Hmac],
         settings: &[],
+        repeats: &[Repeated::Header(TOKEN)],
         ready: signature::text,
         check: |reader, keyring, _| signature::token(reader.view(), TOKEN, keyring),
     }),

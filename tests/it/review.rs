@@ -327,11 +327,17 @@ async fn metrics_and_readiness_show_what_waits() {
 #[tokio::test]
 async fn neither_secrets_nor_cards_are_shown_anywhere() {
     let mut desk = Desk::open(ASK).await;
-    let object = "{\"payment_intent\":\"pi_4111111111111111\",\"number\":\"4111 1111 1111 1111\",\"metadata\":{\"payment_hash\":\"h\"}}";
+    let object = "{\"payment_intent\":\"pi_4111111111111111\",\"number\":\"4111 1111 1111 1111\",\"metadata\":{\"payment_hash\":\"h\",\"password\":\"Z2VoZWlt\",\"cvc\":\"Z2VoZWlt\"}}";
     let event = "\"id\":\"evt_1\",\"object\":\"event\",\"type\":\"charge.succeeded\"";
-    let headers = "Content-Type: application/json\r\nAuthorization: Basic Z2VoZWlt\r\nCookie: s=Z2VoZWlt\r\nX-Api-Key: Z2VoZWlt\r\n";
-    let webhook =
-        post(&format!("{HOOK}?token=Z2VoZWlt"), headers, &format!("{{{event},\"data\":{{\"object\":{object}}}}}"));
+    let secret =
+        "Authorization: Basic Z2VoZWlt\r\nCookie: s=Z2VoZWlt\r\nX-Api-Key: Z2VoZWlt\r\nVerif-Hash: Z2VoZWlt\r\n";
+    let headers =
+        format!("Content-Type: application/json\r\n{secret}Referer: https://pay.example.org/?a=1&token=Z2VoZWlt\r\n");
+    let webhook = post(
+        &format!("{HOOK}?token=Z2VoZWlt&key=Z2VoZWlt"),
+        &headers,
+        &format!("{{{event},\"data\":{{\"object\":{object}}}}}"),
+    );
     let entry = desk.lost(&webhook).await;
     let mut said = entry.to_string();
     for path in ["review", &format!("review/{}", id(&entry)), "transactions?reference=pi_4111111111111111"] {

@@ -741,6 +741,7 @@ static SEVERAL: Provider = Provider {
     scheme: Scheme::Signed(Signing {
         kinds: &[SecretKind::Hmac],
         settings: &[],
+        repeats: &[],
         ready: |_| Err("it has none"),
         check: |_, _, _| Signature::Absent,
     }),
