@@ -302,7 +302,7 @@ impl Transition {
 }
 
 /// How long after the app's time limit its sender is taken for dead.
-pub(super) const LEASE_MARGIN: Duration = Duration::from_secs(15);
+pub const LEASE_MARGIN: Duration = Duration::from_secs(15);
 
 /// A window that no first byte has opened yet.
 pub(super) const OPEN: Window = Window { until: Timestamp::EPOCH, next: None };

@@ -27,7 +27,7 @@ use crate::{
     },
     transaction::{
         arrival::Decision,
-        effect::{Change, LockChange},
+        effect::{Change, LEASE_MARGIN, LockChange},
         history::{Arrived, Deed, Outcome, Reason, What},
         learned::{Doubt, Lesson},
         lock::{Claimed, Era, LockName, Seat},
@@ -581,6 +581,27 @@ async fn a_disk_that_fails_refuses_all_until_it_can_be_used_again() {
     let first = view.delivery(LeaseId(1)).unwrap();
     assert!(first.version > 1 << 32, "what was seen before is not taken for what is there now");
     assert!(store.load(Want::Delivery(LeaseId(2)), T0).await.unwrap().deliveries.is_empty(), "it was refused");
+}
+
+#[tokio::test]
+async fn who_sends_while_the_disk_fails_has_all_of_his_time_and_no_more_than_that() {
+    let whole = delivery(1, "a", Phase::Queued).letter.policy.timeout + LEASE_MARGIN;
+    // How far ahead the clock was by which it began.
+    for ahead in [0, 3600] {
+        let board = Board::default();
+        let options = Options { quiet: Duration::ZERO, ..options(Durable::Outcome) };
+        let (store, mut writer) = Embedded::open_unwritten(Box::new(board.clone()), options, T0).unwrap();
+        let until = |seconds| Phase::InFlight { lease_until: later(seconds).after(whole) };
+        write(&store, &mut writer, puts(delivery(1, "a", until(ahead)))).await;
+        board.refuses.store(true, Ordering::Relaxed);
+        let mut commit = Box::pin(store.commit(puts(delivery(2, "b", until(0))), T0));
+        assert!(once(&mut commit).await.is_none() && writer.turn(T0) && commit.await.is_err());
+        board.refuses.store(false, Ordering::Relaxed);
+        assert!(writer.turn(T0) && store.due(T0, 9).await.is_err());
+        let view = store.load(Want::Delivery(LeaseId(1)), T0).await.unwrap();
+        let Phase::InFlight { lease_until } = view.delivery(LeaseId(1)).unwrap().phase else { panic!("it is sent") };
+        assert!((later(0).after(whole)..later(1).after(whole)).contains(&lease_until), "{ahead}: {lease_until}");
+    }
 }
 
 #[tokio::test]

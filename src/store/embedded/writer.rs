@@ -23,6 +23,7 @@ use crate::{
     store::state::State,
     time::{Clock, SystemClock, Timestamp},
     transaction::{
+        effect::LEASE_MARGIN,
         history::{Line, Outcome, What},
         lock::{LeaseId, Seat},
         policy::Policy,
@@ -416,9 +417,10 @@ fn take_up_delivery(
                 delivery.attempts -= 1;
                 noted.delivery(id);
             }
-            // A clock that was set back does not make it wait for ever.
+            // A clock that was set back does not make it wait for ever; it has all of its time, however short `quiet` is.
             Start::Disk { .. } => {
-                *lease_until = (*lease_until).min(now.after(delivery.letter.policy.timeout + options.quiet));
+                let longest = delivery.letter.policy.timeout + LEASE_MARGIN + options.quiet;
+                *lease_until = (*lease_until).min(now.after(longest));
             }
         },
         Phase::Unknown { since } => *since = (*since).min(now),
