@@ -14,13 +14,12 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use arc_swap::ArcSwapOption;
-use bytes::Bytes;
 use dashmap::DashMap;
-use http::{Response, StatusCode, header::RETRY_AFTER};
+use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
 use tokio::{
     sync::{Semaphore, watch},
     time::Instant,
@@ -32,7 +31,7 @@ use crate::{
     outbound::Outbound,
     provider::inquiry::{Asking, NoEvent, Said, Told},
     telemetry::Metrics,
-    time::{Clock, SteadyClock},
+    time::{Clock, SteadyClock, Timestamp},
 };
 
 /// What came of a question.
@@ -233,7 +232,8 @@ impl Inquiry {
                     return Known::Nothing(Why::TooSlow);
                 }
             };
-            if attempt + 1 == TRIES || Instant::now() + pause >= deadline {
+            let again = Instant::now().checked_add(pause);
+            if attempt + 1 == TRIES || again.is_none_or(|again| again >= deadline) {
                 break;
             }
             tokio::time::sleep(pause).await;
@@ -261,7 +261,7 @@ impl Inquiry {
                 | StatusCode::GONE
                 | StatusCode::BAD_REQUEST
                 | StatusCode::UNPROCESSABLE_ENTITY => Told::Nothing(NoEvent::NotFound),
-                StatusCode::TOO_MANY_REQUESTS => return Tried::Limited(retry_after(&response)),
+                StatusCode::TOO_MANY_REQUESTS => return Tried::Limited(retry_after(response.headers(), now)),
                 other => return Tried::Failed(format!("it answers with {other}")),
             };
             let known = match told {
@@ -292,9 +292,15 @@ enum Tried {
     Failed(String),
 }
 
-fn retry_after(response: &Response<Bytes>) -> Duration {
-    let told = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
-    told.map_or(LIMITED, Duration::from_secs)
+/// How long it wants to be left alone: seconds, or until a date (RFC 9110, section 10.2.3).
+fn retry_after(fields: &HeaderMap, now: Timestamp) -> Duration {
+    let told = fields.get(RETRY_AFTER).and_then(|value| value.to_str().ok()).map(str::trim);
+    let until = |date: &str| {
+        let date = httpdate::parse_http_date(date).ok()?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+        Some(date.saturating_sub(Duration::from_millis(now.as_millis())))
+    };
+    let wait = told.and_then(|told| told.parse().ok().map(Duration::from_secs).or_else(|| until(told)));
+    wait.unwrap_or(LIMITED)
 }
 
 impl Default for Desk {
@@ -349,5 +355,25 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl std::fmt::Debug for Inquiry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Inquiry")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_provider_says_in_seconds_or_by_a_date_how_long_it_wants_to_be_left_alone() {
+        let now = Timestamp::from_millis(784_111_777_000);
+        let wait = |told: &'static str| {
+            retry_after(&HeaderMap::from_iter([(RETRY_AFTER, http::HeaderValue::from_static(told))]), now).as_secs()
+        };
+        assert_eq!((wait("120"), wait(" 5 ")), (120, 5));
+        assert_eq!(wait("Sun, 06 Nov 1994 08:50:37 GMT"), 60);
+        assert_eq!(wait("Sunday, 06-Nov-94 08:50:37 GMT"), 60, "in the old form too");
+        assert_eq!(wait("Sun, 06 Nov 1994 08:49:36 GMT"), 0, "it is over");
+        let usual = LIMITED.as_secs();
+        assert_eq!((wait("soon"), wait("-1"), wait("")), (usual, usual, usual));
+        assert_eq!(retry_after(&HeaderMap::new(), now), LIMITED);
     }
 }
