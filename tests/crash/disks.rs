@@ -82,6 +82,40 @@ fn a_full_disk_refuses_callbacks_until_there_is_room() {
 }
 
 #[test]
+fn a_folder_that_is_moved_away_is_missed_and_used_again_when_it_is_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let [store, aside] = ["data", "aside"].map(|name| directory.path().join(name));
+    survives(directory.path(), &store, || fs::rename(&store, &aside).unwrap(), || fs::rename(&aside, &store).unwrap());
+}
+
+#[test]
+fn a_folder_that_is_removed_is_missed_and_begun_anew_by_the_next_gate_only() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, app) = (directory.path().join("data"), App::start());
+    let setup = Setup::new(directory.path(), &store, app.address, "outcome");
+    setup.says("answer = 'accept'");
+    let begun = || setup.said().lines().filter(|line| line.contains("a new store was begun")).count();
+    let gate = setup.start();
+    assert_eq!(begun(), 1);
+    assert_eq!(say("p/first", setup.address, &mut None), Some(200));
+    fs::remove_dir_all(&store).unwrap();
+    for event in ["p/second", "p/third"] {
+        assert_eq!(say(event, setup.address, &mut None), Some(503), "{event}");
+    }
+    until("it says that it is not ready", || page(setup.admin, "/readyz") == Some(503));
+    assert_eq!(page(setup.address, "/page"), Some(200), "what is no callback passes");
+    until("it says what to do", || setup.said().contains("put back what was there"));
+    assert_eq!(begun(), 1, "it is not begun anew beneath the gate");
+    drop(gate);
+    let gate = setup.start();
+    assert_eq!(begun(), 1, "the next one says that it begins with nothing");
+    assert_eq!(say("p/second", setup.address, &mut None), Some(200));
+    drop(gate);
+    let _gate = setup.start();
+    assert_eq!(begun(), 0);
+}
+
+#[test]
 fn a_disk_that_is_gone_and_comes_back_is_used_again() {
     let directory = tempfile::tempdir().unwrap();
     let drive = match Drive::with("ext4", directory.path()) {

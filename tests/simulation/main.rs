@@ -1390,7 +1390,9 @@ async fn drain<S: Store>(dispatch: &Arc<Dispatch<Shaky<S>, Fake>>, world: &World
         loop {
             let counts = dispatch.store.counts();
             let kept = if policy.order == Order::Strict { counts.review } else { 0 };
-            if counts.deliveries == counts.review && counts.in_flight == 0 && counts.leases <= kept {
+            // What stands in memory when the disk fails is not what will be found on it.
+            let is_usable = dispatch.store.engine.fault().is_none();
+            if is_usable && counts.deliveries == counts.review && counts.in_flight == 0 && counts.leases <= kept {
                 return;
             }
             sleep(Duration::from_millis(250)).await;

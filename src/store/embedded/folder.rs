@@ -7,9 +7,9 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, FileExt},
+    os::unix::fs::{DirBuilderExt, FileExt, MetadataExt},
     panic::AssertUnwindSafe,
-    path::{Path, PathBuf},
+    path::{self, Path, PathBuf},
     sync::Arc,
 };
 
@@ -42,10 +42,10 @@ const JOURNALS: u64 = 64 << 20;
 struct Folder {
     path: PathBuf,
     acknowledged: Acknowledged,
-    /// The format that it was found in.
-    format: u32,
+    /// The format that it was found in; `None` where it was begun just now.
+    format: Option<u32>,
     /// Held as long as the folder is ours.
-    _lock: File,
+    lock: Held,
 }
 
 impl Folder {
@@ -72,7 +72,8 @@ impl Folder {
             Err(TryLockError::Error(error)) => return Err(io_error(&path.join("lock"))(error)),
         }
         let acknowledged = Acknowledged { path: path.join("acknowledged"), file: Arc::new(open("acknowledged")?) };
-        let mut folder = Self { path: path.to_owned(), acknowledged, format: FORMAT, _lock: lock };
+        let lock = Held::of(path.join("lock"), lock)?;
+        let mut folder = Self { path: path.to_owned(), acknowledged, format: None, lock };
         folder.format = folder.check_format()?;
         Ok(folder)
     }
@@ -81,35 +82,35 @@ impl Folder {
         self.path.join("store")
     }
 
-    /// Writes down the format of a new folder, and refuses one that is not ours to read. Says which it is.
-    fn check_format(&self) -> Result<u32, DiskError> {
+    /// Writes down the format of a new folder, and refuses one that is not ours to read. Says which it was found in.
+    fn check_format(&self) -> Result<Option<u32>, DiskError> {
         let file = self.path.join("format");
         let text = match fs::read_to_string(&file) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound && !self.store().exists() => {
                 self.acknowledged.write(0)?;
-                return self.write_format();
+                self.write_format()?;
+                return Ok(None);
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(io_error(&file)(error)),
         };
         match text.trim().parse::<u32>() {
-            Ok(format @ EARLIEST..=FORMAT) => Ok(format),
+            Ok(format @ EARLIEST..=FORMAT) => Ok(Some(format)),
             Ok(later) if later > FORMAT => Err(DiskError::Refused(format!(
                 "{} was written by a later version (format {later}, this one reads up to {FORMAT}); run that version",
                 self.path.display()
             ))),
-            _ => Err(DiskError::Damaged(format!("{} does not say a format: {text:?}", file.display()))),
+            _ => Err(damaged(&self.path, format_args!("{} does not say a format: {text:?}", file.display()))),
         }
     }
 
     /// From here on it is in the present format: all of the mark or nothing of it.
-    fn write_format(&self) -> Result<u32, DiskError> {
+    fn write_format(&self) -> Result<(), DiskError> {
         let (file, new) = (self.path.join("format"), self.path.join("format.new"));
         let written = write_whole(&new, format!("{FORMAT}\n").as_bytes());
         written.and_then(|()| fs::rename(&new, &file)).map_err(io_error(&file))?;
-        sync_folder(&self.path).map_err(io_error(&self.path))?;
-        Ok(FORMAT)
+        sync_folder(&self.path).map_err(io_error(&self.path))
     }
 
     /// Puts a copy in the place of each journal that may hold what is in no table yet, and the journal aside.
@@ -172,35 +173,51 @@ impl Folder {
         }
     }
 
-    fn damaged(&self, what: impl std::fmt::Display) -> DiskError {
-        DiskError::Damaged(format!(
-            "the store in {} is damaged: {what}. Put a backup in its place; or move it away to begin with nothing known, \
-             and payments that were delivered before may be delivered again",
-            self.path.display()
-        ))
-    }
-
     /// Opens it, and makes sure that nothing is missing that anybody was told of.
     fn open_whole(&self) -> Result<Opened, DiskError> {
+        self.check_spaces()?;
         // What is damaged may be more than the library has thought of.
         let opened = std::panic::catch_unwind(AssertUnwindSafe(|| self.opened()));
-        let opened = opened.unwrap_or_else(|_| Err(self.damaged("its library panicked over it")))?;
+        let opened = opened.unwrap_or_else(|_| Err(damaged(&self.path, "its library panicked over it")))?;
         let (found, acknowledged) = (opened.tail()?, self.acknowledged.read()?);
         if found < acknowledged {
             let missing = acknowledged - found;
-            return Err(self.damaged(format_args!("the last {missing} groups of what was made durable are missing")));
+            return Err(damaged(
+                &self.path,
+                format_args!("the last {missing} groups of what was made durable are missing"),
+            ));
         }
         Ok(opened)
     }
 
+    /// Refuses a folder in which a space is missing that was there when somebody was told of anything: the library would
+    /// begin it anew in silence.
+    fn check_spaces(&self) -> Result<(), DiskError> {
+        if self.format != Some(FORMAT) || self.acknowledged.read()? == 0 {
+            return Ok(());
+        }
+        let spaces = match fs::read_dir(self.store().join("keyspaces")) {
+            Ok(entries) => entries.flatten().filter(|entry| entry.path().join("current").exists()).count(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(error) => return Err(io_error(&self.path)(error)),
+        };
+        // One is the library's own.
+        let missing = (Space::ALL.len() + 1).saturating_sub(spaces);
+        if missing > 0 {
+            return Err(damaged(&self.path, format_args!("{missing} of its spaces are missing")));
+        }
+        Ok(())
+    }
+
     fn opened(&self) -> Result<Opened, DiskError> {
+        let failed = |error| library_error(&self.path, &error);
         let database = Database::builder(self.store())
             .cache_size(CACHE)
             .max_journaling_size(JOURNALS)
             .worker_threads(1)
             .manual_journal_persist(true)
             .open()
-            .map_err(|error| self.error(&error))?;
+            .map_err(failed)?;
         let mut spaces = Vec::with_capacity(Space::ALL.len());
         for space in Space::ALL {
             let options = || {
@@ -210,21 +227,13 @@ impl Folder {
                     // Nobody asks for a single record.
                     .filter_policy(FilterPolicy::disabled())
             };
-            spaces.push(database.keyspace(space.as_str(), options).map_err(|error| self.error(&error))?);
+            spaces.push(database.keyspace(space.as_str(), options).map_err(failed)?);
         }
-        Ok(Opened { database, spaces, folder: self.path.clone(), acknowledged: self.acknowledged.clone() })
-    }
-
-    fn error(&self, error: &fjall::Error) -> DiskError {
-        match error {
-            fjall::Error::Io(error) => DiskError::Refused(format!("{}: {error}", self.path.display())),
-            fjall::Error::Storage(fjall::LsmError::Io(error)) if error.kind() != io::ErrorKind::NotFound => {
-                DiskError::Refused(format!("{}: {error}", self.path.display()))
-            }
-            fjall::Error::Poisoned => DiskError::Refused(format!("{}: a write failed", self.path.display())),
-            fjall::Error::Locked => DiskError::Refused(format!("{} is in use", self.path.display())),
-            other => self.damaged(other),
-        }
+        // The library's own lock tells whether its files are there: it has it open as long as we do.
+        let lock = self.store().join("lock");
+        let file = File::open(&lock).map_err(io_error(&lock))?;
+        let held = [self.lock.clone(), Held::of(lock, file)?];
+        Ok(Opened { database, spaces, folder: self.path.clone(), held, acknowledged: self.acknowledged.clone() })
     }
 }
 
@@ -279,10 +288,16 @@ impl Medium for Place {
         // What was open may belong to a disk that is there no more.
         self.folder = None;
         if self.known && !self.path.join("format").exists() {
-            return Err(DiskError::Refused(format!("{}: the store is not there any more", self.path.display())));
+            let path = self.path.display();
+            return Err(DiskError::Refused(format!("{path}: the store is not there any more; {REMEDY}")));
         }
-        let disk = self.folder.insert(Folder::take(&self.path)?).open()?;
+        let folder = self.folder.insert(Folder::take(&self.path)?);
+        let disk = folder.open()?;
         self.known = true;
+        if folder.format.is_none() {
+            let path = path::absolute(&self.path).unwrap_or_else(|_| self.path.clone());
+            tracing::info!(path = %path.display(), "a new store was begun; nothing is known of any payment");
+        }
         Ok(disk)
     }
 }
@@ -293,7 +308,7 @@ impl Folder {
         match self.open_whole() {
             Ok(opened) => {
                 self.let_go().map_err(io_error(&self.path))?;
-                if self.format != FORMAT {
+                if self.format.is_some_and(|found| found != FORMAT) {
                     // Before anything is written in it: an earlier program would take the new for damaged.
                     self.write_format()?;
                 }
@@ -312,6 +327,8 @@ struct Opened {
     database: Database,
     spaces: Vec<Keyspace>,
     folder: PathBuf,
+    /// What tells that the folder and the records in it are those that we write to.
+    held: [Held; 2],
     acknowledged: Acknowledged,
 }
 
@@ -328,12 +345,7 @@ impl Opened {
     }
 
     fn error(&self, error: &fjall::Error) -> DiskError {
-        let folder = self.folder.display();
-        match error {
-            fjall::Error::Io(error) => DiskError::Refused(format!("{folder}: {error}")),
-            fjall::Error::Poisoned => DiskError::Refused(format!("{folder}: an earlier write failed")),
-            other => DiskError::Damaged(format!("{folder}: {other}")),
-        }
+        library_error(&self.folder, error)
     }
 }
 
@@ -342,9 +354,8 @@ impl Disk for Opened {
         for space in Space::ALL {
             for record in self.space(space).iter() {
                 let (key, value) = record.into_inner().map_err(|error| self.error(&error))?;
-                take(space, &key, &value).map_err(|error| {
-                    DiskError::Damaged(format!("{}: {error}, though its checksum is right", self.folder.display()))
-                })?;
+                take(space, &key, &value)
+                    .map_err(|error| damaged(&self.folder, format_args!("{error}, though its checksum is right")))?;
             }
         }
         Ok(())
@@ -358,7 +369,11 @@ impl Disk for Opened {
                 None => batch.remove(self.space(space), key),
             }
         }
-        batch.commit().map_err(|error| self.error(&error))?;
+        let committed = batch.commit();
+        // A folder that was removed or moved away can be written all the same, and nobody would ever find that. Where it
+        // could not be, this is why.
+        self.held.iter().try_for_each(|held| held.is_there(&self.folder))?;
+        committed.map_err(|error| self.error(&error))?;
         self.acknowledged.write(group.number)
     }
 
@@ -375,6 +390,40 @@ impl Disk for Opened {
         }))
     }
 }
+
+/// A file that we have open, and that is the one at its path as long as nobody takes the folder away.
+#[derive(Clone, Debug)]
+struct Held {
+    path: PathBuf,
+    /// Its device and number there, which nothing else gets as long as it is open.
+    id: (u64, u64),
+    _file: Arc<File>,
+}
+
+impl Held {
+    fn of(path: PathBuf, file: File) -> Result<Self, DiskError> {
+        let found = file.metadata().map_err(io_error(&path))?;
+        Ok(Self { path, id: (found.dev(), found.ino()), _file: Arc::new(file) })
+    }
+
+    /// Fails where another is in its place, or none.
+    fn is_there(&self, folder: &Path) -> Result<(), DiskError> {
+        let what = match fs::metadata(&self.path) {
+            Ok(found) if (found.dev(), found.ino()) == self.id => return Ok(()),
+            Ok(_) => "was replaced by another".to_owned(),
+            Err(error) => format!("is gone ({error})"),
+        };
+        let (folder, file) = (folder.display(), self.path.display());
+        Err(DiskError::Refused(format!(
+            "the store in {folder} was taken away while the gate runs: {file} {what}; {REMEDY}"
+        )))
+    }
+}
+
+/// What to do about a folder that went while the gate runs.
+const REMEDY: &str = "put back what was there and the gate goes on by itself; or stop the gate, put a backup in its place, \
+                      and start it. If it is started with nothing there it knows nothing, and payments that were delivered \
+                      before may be delivered again";
 
 /// The number of the last group that was told to be durable: written after it was made so.
 #[derive(Clone, Debug)]
@@ -405,6 +454,34 @@ impl Acknowledged {
         });
         Ok(if number == !check { number } else { 0 })
     }
+}
+
+fn damaged(folder: &Path, what: impl std::fmt::Display) -> DiskError {
+    DiskError::Damaged(format!(
+        "the store in {} is damaged: {what}. Put a backup in its place; or move it away to begin with nothing known, \
+         and payments that were delivered before may be delivered again",
+        folder.display()
+    ))
+}
+
+/// What the library says, as what it means: a disk that fails, or what can't be read.
+fn library_error(folder: &Path, error: &fjall::Error) -> DiskError {
+    let path = folder.display();
+    match error {
+        fjall::Error::Io(io) | fjall::Error::Storage(fjall::LsmError::Io(io)) if !is_of_damage(io) => {
+            DiskError::Refused(format!("{path}: {io}"))
+        }
+        fjall::Error::Poisoned => DiskError::Refused(format!("{path}: an earlier write failed")),
+        fjall::Error::Locked => DiskError::Refused(format!("{path} is in use")),
+        other => damaged(folder, other),
+    }
+}
+
+/// Whether a file is missing, or there, against what others say, or is not what it should be: who reads zeroes as a place
+/// looks where nothing can be.
+fn is_of_damage(error: &io::Error) -> bool {
+    use io::ErrorKind::{AlreadyExists, InvalidData, InvalidInput, NotFound, UnexpectedEof};
+    matches!(error.kind(), AlreadyExists | InvalidData | InvalidInput | NotFound | UnexpectedEof)
 }
 
 pub(super) fn io_error(path: &Path) -> impl FnOnce(io::Error) -> DiskError + use<> {

@@ -730,6 +730,75 @@ async fn a_store_that_is_gone_is_missed() {
     assert!(refused.contains("is damaged") && refused.contains("missing"), "{refused}");
 }
 
+/// Has it write what its senders wait for; what they hear.
+async fn sends(store: &Embedded, writer: &mut Writer, id: u64) -> Result<Vec<LeaseId>, CommitError> {
+    let sending = puts(delivery(id, &id.to_string(), Phase::InFlight { lease_until: later(9) }));
+    let mut commit = Box::pin(store.commit(sending, T0));
+    match once(&mut commit).await {
+        Some(heard) => heard,
+        None => {
+            writer.turn(T0);
+            commit.await
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_folder_that_goes_while_it_is_open_is_missed_before_anybody_is_told_anything_more() {
+    let directory = tempfile::tempdir().unwrap();
+    let (place, aside) = (directory.path().join("data"), directory.path().join("aside"));
+    let empty = |path: &Path| {
+        fs::remove_dir_all(path).unwrap();
+        fs::create_dir(path).unwrap();
+    };
+    let another = || {
+        fs::rename(&place, &aside).unwrap();
+        drop(folder(&place).unwrap());
+    };
+    let ways: [(&str, &dyn Fn(), &str); 6] = [
+        ("removed", &|| fs::remove_dir_all(&place).unwrap(), "not there any more"),
+        ("emptied", &|| empty(&place), "not there any more"),
+        ("moved away", &|| fs::rename(&place, &aside).unwrap(), "not there any more"),
+        ("without its records", &|| fs::remove_dir_all(place.join("store")).unwrap(), "is damaged"),
+        ("with its records emptied", &|| empty(&place.join("store")), "is damaged"),
+        ("another in its place", &another, "another"),
+    ];
+    for (how, goes, then) in ways {
+        let medium = Box::new(Place::at(place.clone()));
+        let (store, mut writer) = Embedded::open_unwritten(medium, options(Durable::Outcome), T0).unwrap();
+        assert_eq!(sends(&store, &mut writer, 1).await.unwrap(), [LeaseId(1)], "{how}");
+        goes();
+        let refused = sends(&store, &mut writer, 2).await.map_err(|error| error.to_string());
+        let said = refused
+            .as_ref()
+            .err()
+            .is_some_and(|why| why.contains(&place.display().to_string()) && why.contains("put back what was there"));
+        assert!(said, "{how}: {refused:?}");
+        assert!(store.fault().is_some(), "{how}");
+        if how == "another in its place" {
+            let theirs = folder(&place).unwrap();
+            writer.turn(T0);
+            let fault = store.fault().map(|fault| fault.0).unwrap_or_default();
+            assert!(fault.contains("in use by another gate"), "{fault}");
+            drop(theirs);
+            fs::remove_dir_all(&place).unwrap();
+        } else {
+            writer.turn(T0);
+            let fault = store.fault().map(|fault| fault.0).unwrap_or_default();
+            assert!(fault.contains(then), "{how}: {fault}");
+        }
+        if aside.exists() {
+            fs::rename(&aside, &place).unwrap();
+            writer.turn(T0);
+            assert!(store.fault().is_none(), "{how}: what is back is used again");
+            assert!(sends(&store, &mut writer, 3).await.unwrap().contains(&LeaseId(3)), "{how}");
+            drop((store, writer));
+            assert_eq!(folder(&place).unwrap().counts().deliveries, 3, "{how}: the one that failed may be there");
+        }
+        _ = fs::remove_dir_all(&place);
+    }
+}
+
 /// Copies what is in a folder.
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
@@ -789,6 +858,56 @@ async fn a_journal_that_is_cut_or_flipped_anywhere_is_whole_or_refused_and_stays
         }
     }
     assert!(refused > 20, "refused {refused}, kept {kept}");
+}
+
+/// Every file below a folder, and every folder.
+fn all_below(path: &Path) -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { [all_below(&path), vec![path]].concat() } else { vec![path] }).collect()
+}
+
+#[tokio::test]
+async fn what_is_emptied_filled_with_zeroes_or_gone_is_damage_or_does_no_harm() {
+    let directory = tempfile::tempdir().unwrap();
+    let whole = directory.path().join("whole");
+    let store = folder(&whole).unwrap();
+    store.commit(puts(delivery(1, "a", Phase::InFlight { lease_until: later(9) })), T0).await.unwrap();
+    store.commit(put("a"), T0).await.unwrap();
+    drop(store);
+    // Once more, so that there are tables too.
+    drop(folder(&whole).unwrap());
+    let (mut refused, all) = (0, all_below(&whole.join("store")));
+    let tried = directory.path().join("tried");
+    for place in &all {
+        for how in ["zeroed", "emptied", "gone"] {
+            copy(&whole, &tried);
+            let damaged = tried.join(place.strip_prefix(&whole).unwrap());
+            match (how, damaged.is_dir()) {
+                ("zeroed", false) => fs::write(&damaged, vec![0; fs::metadata(place).unwrap().len() as usize]).unwrap(),
+                ("emptied", false) => fs::write(&damaged, "").unwrap(),
+                (_, false) => fs::remove_file(&damaged).unwrap(),
+                (_, true) => fs::remove_dir_all(&damaged).unwrap(),
+            }
+            // Whoever tries again must not find what the first has begun anew.
+            let tries = if how == "gone" { 2 } else { 1 };
+            for _ in 0..tries {
+                match folder(&tried) {
+                    Ok(store) => {
+                        let is_whole = store.counts().deliveries == 1 && knows(&store, "a").await;
+                        assert!(is_whole, "{how}: {}: something is forgotten in silence", damaged.display());
+                    }
+                    Err(error) => {
+                        let error = error.to_string();
+                        let is_said = error.contains("is damaged") && error.contains("Put a backup in its place");
+                        assert!(is_said, "{how}: {}: {error}", damaged.display());
+                        refused += 1;
+                    }
+                }
+            }
+            fs::remove_dir_all(&tried).unwrap();
+        }
+    }
+    assert!(refused > all.len(), "refused {refused} for {} files and folders", all.len());
 }
 
 #[tokio::test]
