@@ -128,7 +128,8 @@ fn an_address_that_is_taken_is_told_in_one_line() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(
         directory.path().join("config.toml"),
-        format!("gateway.listen = ['{address}']\nadmin.listen = 'off'"),
+        // A store that is begun has a line of its own.
+        format!("gateway.listen = ['{address}']\nadmin.listen = 'off'\nstore.engine = 'memory'\n"),
     )
     .unwrap();
     let out = oncegate(directory.path(), &["run"]);
