@@ -76,8 +76,8 @@ impl Veil {
     pub fn target(self, uri: &Uri) -> String {
         let path = cardless(uri.path());
         let Some(query) = uri.query() else { return path.into_owned() };
-        let query =
-            if self.every_parameter { pairs(query, |_| true, DEPTH) } else { pairs(query, tells_outside, DEPTH) };
+        let repeated = |name: &str| any_repeats(|place| matches!(place, Repeated::Parameter(known) if *known == name));
+        let query = pairs(query, |name| self.every_parameter || tells_outside(name) || repeated(name), DEPTH);
         format!("{path}?{}", cardless(&query))
     }
 

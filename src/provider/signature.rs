@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     callback::{RequestView, Signature},
+    digits::hex,
     time::Timestamp,
 };
 
@@ -201,10 +202,7 @@ impl BodyMac {
     pub fn made(&self, keyring: &Keyring, body: &[u8]) -> Option<(&'static str, String)> {
         let key =
             keyring.keys.iter().find_map(|key| if let VerifyingKey::Mac(key) = key { Some(key) } else { None })?;
-        let tag = hmac::sign(key, body);
-        let hex = tag.as_ref().iter().flat_map(|byte| [byte >> 4, byte & 0xf]);
-        let hex = hex.filter_map(|digit| char::from_digit(digit.into(), 16));
-        Some((self.header, self.prefix.chars().chain(hex).collect()))
+        Some((self.header, format!("{}{}", self.prefix, hex(hmac::sign(key, body).as_ref()))))
     }
 }
 
